@@ -1,0 +1,98 @@
+# Builds pagebus, provides what its examples and tests need, and runs them: `make help` lists the targets.
+
+# Which Python to use. After a change of it, start over with `make clean`.
+PYTHON ?= python3
+# Handed on to pytest: make test PYTEST_ARGS="-k order"
+PYTEST_ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+ENVS := .envs
+BIN := $(VENV)/bin
+PIP = $(1)/bin/python -m pip --quiet --disable-pip-version-check
+
+# The Rust checks and tests look at the same interpreter as the wheel.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# Python reads and writes UTF-8 under every locale.
+export PYTHONUTF8 := 1
+
+SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml README.md LICENSE \
+	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed')
+
+.PHONY: help chat test lint clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+chat: $(VENV)/.wheel ## Build, and chat with yourself in two browser windows
+	@exec $(BIN)/python examples/chat.py
+
+test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build, provide what the tests need, and run them all
+	@tools/provide 'command -v chromium || command -v chromium-browser || command -v google-chrome' \
+	  chromium 'Chromium for the browser tests (`chromium` on the PATH); without it they are skipped' || true
+	LD_LIBRARY_PATH=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR") or "")') \
+	  cargo test --quiet
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.wheel $(VENV)/.linters ## Check formatting, lints and types of Rust and Python
+	@cargo clippy --version >/dev/null && cargo fmt --version >/dev/null \
+	  || { echo 'Parts of Rust are missing. Try: rustup component add clippy rustfmt' >&2; exit 1; }
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m mypy
+	$(BIN)/pyright
+	$(BIN)/python -m mypy.stubtest pagebus
+
+clean: ## Remove everything that was built or installed here
+	rm -rf $(VENV) $(ENVS) dist target
+
+# ---- the wheel: built once, installed into every environment ---------------------------------
+
+dist/.built: $(VENV)/.tools $(SOURCES)
+	rm -f dist/*.whl
+	$(BIN)/maturin build --release --interpreter $(BIN)/python --out dist
+	@touch $@
+
+%/.wheel: %/.packages dist/.built
+	$(call PIP,$*) install --force-reinstall --no-deps dist/*.whl
+	@touch $@
+
+# ---- the environments, one for each line of Flet ---------------------------------------------
+
+# The version of maturin that pip would take too.
+$(VENV)/.tools: $(VENV)/.made pyproject.toml
+	$(call PIP,$(VENV)) install "$$(sed -n 's/^requires = \["\(maturin[^"]*\)"\]$$/\1/p' pyproject.toml)"
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.made pyproject.toml
+	$(call PIP,$(VENV)) install --group test
+	@touch $@
+
+$(VENV)/.linters: $(VENV)/.made pyproject.toml
+	$(call PIP,$(VENV)) install --group lint
+	@touch $@
+
+$(ENVS)/flet-%/.packages: $(ENVS)/flet-%/.made pyproject.toml
+	$(call PIP,$(ENVS)/flet-$*) install --group flet-$(subst .,_,$*)
+	@touch $@
+
+# pip reads dependency groups from 25.1 on.
+%/.made:
+	@command -v cargo >/dev/null \
+	  || { echo 'Rust is missing: install it as https://rustup.rs says (`cargo` on the PATH).' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo 'Python 3.10 or newer is needed; name one like this: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
+	@tools/provide '$(PYTHON) -m ensurepip --version' \
+	  "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" \
+	  "Python's venv module for $(PYTHON)"
+	$(PYTHON) -m venv $*
+	$(call PIP,$*) install --upgrade 'pip>=25.1'
+	@touch $@
+
+.SECONDARY:

@@ -1,0 +1,340 @@
+//! Who is subscribed to what: by session, to end a session's subscriptions, and by topic, to find
+//! who gets a message.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+
+use super::backlog::{Backlog, Share, Shares};
+use super::fanout::Envelope;
+use super::roster::Roster;
+use super::subscription::Subscription;
+use super::{EVERYTHING, GroupKey, LaneKey, Name, SessionKey, TopicKey};
+
+type Names = HashMap<Name, u32, RandomState>;
+/// Calls that wait for a worker.
+pub type CallQueue<H, M> = Backlog<Arc<Subscription<H>>, Arc<Envelope<M>>>;
+
+/// Which of a session's subscriptions a change means.
+pub enum Scope<'a> {
+    /// Those on messages sent to all.
+    Everything,
+    /// Those on one topic.
+    Topic(&'a [u8]),
+    /// Every subscription of the session.
+    All,
+}
+
+/// One session. It exists while it has a subscription, or a worker is busy with it.
+pub struct Session<H, M> {
+    /// Its id.
+    pub id: Name,
+    subscriptions: BTreeMap<(TopicKey, u64), Arc<Subscription<H>>>,
+    /// Its calls that wait for a worker, where sync handlers run on an executor.
+    pub queue: CallQueue<H, M>,
+    /// In the run queue or with a worker: no second worker may take it.
+    pub scheduled: bool,
+}
+
+struct Topic {
+    name: Option<Name>,
+    groups: Vec<GroupKey>,
+}
+
+/// The subscribers of one topic that one lane serves.
+pub struct Group<H> {
+    topic: TopicKey,
+    /// Who delivers to them.
+    pub lane: LaneKey,
+    /// They, in order of subscription.
+    pub roster: Roster<H>,
+    /// How many messages for them wait in the lane's log.
+    pub share: Share,
+}
+
+/// The tables.
+pub struct Registry<H, M> {
+    sessions: Slab<Session<H, M>>,
+    session_keys: Names,
+    topics: Slab<Topic>,
+    topic_keys: Names,
+    groups: Slab<Group<H>>,
+    subscriptions: usize,
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "four billion entries do not fit in memory"
+)]
+fn key(index: usize) -> u32 {
+    index as u32
+}
+
+impl<H, M> Registry<H, M> {
+    /// Empty tables.
+    pub fn new() -> Self {
+        let mut topics = Slab::new();
+        let everything = topics.insert(Topic {
+            name: None,
+            groups: Vec::new(),
+        });
+        debug_assert_eq!(key(everything), EVERYTHING);
+        Self {
+            sessions: Slab::new(),
+            session_keys: Names::default(),
+            topics,
+            topic_keys: Names::default(),
+            groups: Slab::new(),
+            subscriptions: 0,
+        }
+    }
+
+    /// Sessions, topics and subscriptions that exist.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        let idle = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.subscriptions.is_empty())
+            .count();
+        let topics = self
+            .topics
+            .iter()
+            .filter(|(_, t)| t.name.is_some() && self.has_members(t));
+        (
+            self.sessions.len() - idle,
+            topics.count(),
+            self.subscriptions,
+        )
+    }
+
+    fn has_members(&self, topic: &Topic) -> bool {
+        topic
+            .groups
+            .iter()
+            .any(|&g| !self.group(g).roster.is_empty())
+    }
+
+    /// The session of that id, if it exists.
+    pub fn session_key(&self, id: &[u8]) -> Option<SessionKey> {
+        self.session_keys.get(id).copied()
+    }
+
+    /// A session that exists.
+    pub fn session(&mut self, session: SessionKey) -> Option<&mut Session<H, M>> {
+        self.sessions.get_mut(session as usize)
+    }
+
+    /// The groups that get what is sent on `topic`, or to all.
+    pub fn groups_on(&self, topic: Option<&[u8]>) -> &[GroupKey] {
+        self.topic_key(topic)
+            .map_or(&[], |t| &self.topics[t as usize].groups)
+    }
+
+    /// A group, which must exist.
+    pub fn group(&self, group: GroupKey) -> &Group<H> {
+        &self.groups[group as usize]
+    }
+
+    /// The topic of a group; `None` for messages sent to all.
+    pub fn topic_of(&self, group: GroupKey) -> Option<Name> {
+        let group = self.groups.get(group as usize)?;
+        self.topics.get(group.topic as usize)?.name.clone()
+    }
+
+    /// A group, which must exist.
+    pub fn group_mut(&mut self, group: GroupKey) -> &mut Group<H> {
+        &mut self.groups[group as usize]
+    }
+
+    /// Every subscription.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Subscription<H>>> {
+        self.groups
+            .iter()
+            .flat_map(|(_, group)| group.roster.iter())
+    }
+
+    /// How many of a group's subscribers belong to `session`.
+    pub fn members_of(&self, session: SessionKey, group: GroupKey) -> usize {
+        let topic = self.group(group).topic;
+        self.on_topic(session, topic)
+            .filter(|s| s.group == group)
+            .count()
+    }
+
+    /// The session's subscriptions on one topic, or on everything, whose handlers satisfy `same`.
+    pub fn matching(
+        &self,
+        id: &[u8],
+        topic: Option<&[u8]>,
+        same: impl Fn(&H) -> bool,
+    ) -> Vec<Arc<Subscription<H>>> {
+        let (Some(session), Some(topic)) = (self.session_key(id), self.topic_key(topic)) else {
+            return Vec::new();
+        };
+        self.on_topic(session, topic)
+            .filter(|s| same(&s.handler))
+            .cloned()
+            .collect()
+    }
+
+    /// Enters a subscription that gets every message after `serial`. The second value tells
+    /// whether the lane got a new group by it.
+    pub fn insert(
+        &mut self,
+        id: &[u8],
+        topic: Option<&[u8]>,
+        lane: LaneKey,
+        handler: H,
+        serial: u64,
+    ) -> (Arc<Subscription<H>>, bool) {
+        let session = self.session_or_new(id);
+        let topic = self.topic_or_new(topic);
+        let (group, is_new) = self.group_or_new(topic, lane);
+        let owner = &mut self.sessions[session as usize];
+        let subscription = Arc::new(Subscription::new(
+            handler,
+            owner.id.clone(),
+            session,
+            group,
+            serial,
+        ));
+        owner
+            .subscriptions
+            .insert((topic, serial), subscription.clone());
+        self.groups[group as usize]
+            .roster
+            .push(subscription.clone());
+        self.subscriptions += 1;
+        (subscription, is_new)
+    }
+
+    /// The session's subscriptions in `scope`, in order.
+    pub fn in_scope(&self, id: &[u8], scope: &Scope<'_>) -> Vec<Arc<Subscription<H>>> {
+        let Some(session) = self.session_key(id) else {
+            return Vec::new();
+        };
+        let topic = match scope {
+            Scope::All => {
+                return self.sessions[session as usize]
+                    .subscriptions
+                    .values()
+                    .cloned()
+                    .collect();
+            }
+            Scope::Everything => Some(EVERYTHING),
+            Scope::Topic(name) => self.topic_key(Some(name)),
+        };
+        topic.map_or_else(Vec::new, |t| self.on_topic(session, t).cloned().collect())
+    }
+
+    /// Takes a subscription out of the tables; its group and session stay until they are released.
+    pub fn remove(&mut self, subscription: &Arc<Subscription<H>>) {
+        let group = &mut self.groups[subscription.group as usize];
+        if group.roster.remove(subscription) {
+            self.subscriptions -= 1;
+        }
+        let topic = group.topic;
+        if let Some(session) = self.sessions.get_mut(subscription.session as usize) {
+            session.subscriptions.remove(&(topic, subscription.serial));
+        }
+    }
+
+    /// Forgets a session that nothing needs any more.
+    pub fn release_session(&mut self, session: SessionKey) {
+        let Some(owner) = self.sessions.get(session as usize) else {
+            return;
+        };
+        if owner.subscriptions.is_empty() && owner.queue.is_empty() && !owner.scheduled {
+            let owner = self.sessions.remove(session as usize);
+            self.session_keys.remove(&owner.id);
+        }
+    }
+
+    /// Forgets a group, and its topic, that nothing needs any more; returns the group's lane.
+    pub fn release_group(&mut self, group: GroupKey) -> Option<LaneKey> {
+        let members = self.groups.get(group as usize)?;
+        if !members.roster.is_empty() || !members.share.is_empty() {
+            return None;
+        }
+        let members = self.groups.remove(group as usize);
+        let topic = &mut self.topics[members.topic as usize];
+        topic.groups.retain(|&g| g != group);
+        if topic.groups.is_empty()
+            && let Some(name) = topic.name.take()
+        {
+            self.topic_keys.remove(&name);
+            self.topics.remove(members.topic as usize);
+        }
+        Some(members.lane)
+    }
+
+    fn on_topic(
+        &self,
+        session: SessionKey,
+        topic: TopicKey,
+    ) -> impl Iterator<Item = &Arc<Subscription<H>>> {
+        let range = (topic, 0)..=(topic, u64::MAX);
+        self.sessions[session as usize]
+            .subscriptions
+            .range(range)
+            .map(|(_, s)| s)
+    }
+
+    fn topic_key(&self, topic: Option<&[u8]>) -> Option<TopicKey> {
+        topic.map_or(Some(EVERYTHING), |name| self.topic_keys.get(name).copied())
+    }
+
+    fn session_or_new(&mut self, id: &[u8]) -> SessionKey {
+        if let Some(session) = self.session_key(id) {
+            return session;
+        }
+        let id: Name = id.into();
+        let session = key(self.sessions.insert(Session {
+            id: id.clone(),
+            subscriptions: BTreeMap::new(),
+            queue: Backlog::new(),
+            scheduled: false,
+        }));
+        self.session_keys.insert(id, session);
+        session
+    }
+
+    fn topic_or_new(&mut self, topic: Option<&[u8]>) -> TopicKey {
+        let Some(name) = topic else { return EVERYTHING };
+        if let Some(topic) = self.topic_key(topic) {
+            return topic;
+        }
+        let name: Name = name.into();
+        let entry = Topic {
+            name: Some(name.clone()),
+            groups: Vec::new(),
+        };
+        let topic = key(self.topics.insert(entry));
+        self.topic_keys.insert(name, topic);
+        topic
+    }
+
+    fn group_or_new(&mut self, topic: TopicKey, lane: LaneKey) -> (GroupKey, bool) {
+        let known = &self.topics[topic as usize].groups;
+        if let Some(&group) = known.iter().find(|&&g| self.group(g).lane == lane) {
+            return (group, false);
+        }
+        let group = Group {
+            topic,
+            lane,
+            roster: Roster::default(),
+            share: Share::default(),
+        };
+        let group = key(self.groups.insert(group));
+        self.topics[topic as usize].groups.push(group);
+        (group, true)
+    }
+}
+
+impl<H, M> Shares<GroupKey> for Registry<H, M> {
+    fn of<'a>(&'a self, group: &'a GroupKey) -> &'a Share {
+        &self.group(*group).share
+    }
+}

@@ -1,0 +1,81 @@
+//! One handler of one session, on one topic or on everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::backlog::{Share, Shares};
+use super::{GroupKey, Name, SessionKey};
+
+const CANCELLED: u8 = 1;
+const BUSY: u8 = 2;
+
+/// A subscription. Its fields never change; its state does.
+pub struct Subscription<H> {
+    /// What is called.
+    pub handler: H,
+    /// The id of the session that owns it.
+    pub session_id: Name,
+    /// The session that owns it.
+    pub session: SessionKey,
+    /// The subscribers that get the same messages from the same lane.
+    pub group: GroupKey,
+    /// Its place in the hub's sequence of sends and subscriptions: it gets what was sent later.
+    pub serial: u64,
+    /// How many messages wait for it, in whatever queue.
+    pub share: Share,
+    state: AtomicU8,
+}
+
+impl<H> Subscription<H> {
+    /// A subscription that gets every message after `serial`.
+    pub fn new(
+        handler: H,
+        session_id: Name,
+        session: SessionKey,
+        group: GroupKey,
+        serial: u64,
+    ) -> Self {
+        let (share, state) = (Share::default(), AtomicU8::new(0));
+        Self {
+            handler,
+            session_id,
+            session,
+            group,
+            serial,
+            share,
+            state,
+        }
+    }
+
+    /// Whether it has ended: no new call may begin.
+    pub fn is_cancelled(&self) -> bool {
+        self.state.load(Ordering::Acquire) & CANCELLED != 0
+    }
+
+    /// Whether an earlier message still occupies the handler.
+    pub fn is_busy(&self) -> bool {
+        self.state.load(Ordering::Acquire) & BUSY != 0
+    }
+
+    /// Ends it; tells whether it had not ended before.
+    pub(super) fn cancel(&self) -> bool {
+        self.state.fetch_or(CANCELLED, Ordering::AcqRel) & CANCELLED == 0
+    }
+
+    pub(super) fn set_busy(&self, busy: bool) {
+        if busy {
+            self.state.fetch_or(BUSY, Ordering::AcqRel);
+        } else {
+            self.state.fetch_and(!BUSY, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Finds a subscription's share in the subscription.
+pub struct Own;
+
+impl<H> Shares<Arc<Subscription<H>>> for Own {
+    fn of<'a>(&'a self, owner: &'a Arc<Subscription<H>>) -> &'a Share {
+        &owner.share
+    }
+}

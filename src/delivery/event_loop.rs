@@ -1,0 +1,229 @@
+//! Delivery on an event loop: how sending threads wake it, and what it starts when woken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+use super::Fanout;
+use super::drain::{self, Duty, Phase};
+use crate::core::LaneKey;
+use crate::hub::PubSubHub;
+
+/// An event loop that delivers to async handlers.
+pub struct LoopLane {
+    /// The lane's place in the router.
+    pub key: LaneKey,
+    /// Whether the hub was given this loop, rather than found it running at `subscribe`.
+    pub given: bool,
+    event_loop: Py<PyAny>,
+    /// `context=` an empty context: what the hub itself schedules keeps nobody's variables alive.
+    in_context: Py<PyDict>,
+    /// `loop=` the event loop.
+    on_loop: Py<PyDict>,
+    nudge: Nudge,
+    /// The message that the drain tasks are in the middle of.
+    pub(super) current: Mutex<Option<Fanout>>,
+    /// How many drain tasks to make when the next handler suspends.
+    pub(super) spares: AtomicUsize,
+}
+
+impl LoopLane {
+    /// A lane on `event_loop`.
+    pub fn new(event_loop: &Bound<'_, PyAny>, given: bool) -> PyResult<Self> {
+        static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = event_loop.py();
+        let in_context = PyDict::new(py);
+        let context = CONTEXT.import(py, "contextvars", "Context")?.call0()?;
+        in_context.set_item(intern!(py, "context"), context)?;
+        let on_loop = PyDict::new(py);
+        on_loop.set_item(intern!(py, "loop"), event_loop)?;
+        Ok(Self {
+            key: LaneKey::MAX,
+            given,
+            event_loop: event_loop.clone().unbind(),
+            in_context: in_context.unbind(),
+            on_loop: on_loop.unbind(),
+            nudge: Nudge::new(event_loop)?,
+            current: Mutex::new(None),
+            spares: AtomicUsize::new(1),
+        })
+    }
+
+    /// A lane on the loop that a hub was given.
+    pub fn given(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = event_loop.py();
+        let schedule = event_loop.getattr(intern!(py, "call_soon_threadsafe"));
+        if !schedule.is_ok_and(|schedule| schedule.is_callable()) {
+            let found = event_loop.get_type();
+            return Err(PyTypeError::new_err(format!(
+                "loop must be an event loop, not {found}"
+            )));
+        }
+        let lane = Self::new(event_loop, true)?;
+        lane.check_open(py)
+            .map_err(|_| PyValueError::new_err("loop is closed"))?;
+        Ok(lane)
+    }
+
+    /// The same lane, at its place in the router.
+    pub fn with_key(self, key: LaneKey) -> Self {
+        Self { key, ..self }
+    }
+
+    /// Whether this is the lane of `event_loop`.
+    pub fn runs_on(&self, event_loop: &Py<PyAny>) -> bool {
+        self.event_loop.is(event_loop)
+    }
+
+    /// An error if the loop is closed.
+    pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        if is_closed(self.event_loop.bind(py))? {
+            return Err(PyRuntimeError::new_err("the hub's event loop is closed"));
+        }
+        Ok(())
+    }
+
+    /// `loop=` the event loop, as keyword arguments.
+    pub fn on_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyDict> {
+        self.on_loop.bind(py)
+    }
+
+    /// Wakes the loop, if this thread is not the one that runs it.
+    pub fn nudge_from_thread(&self, py: Python<'_>) {
+        if !self.is_running_here(py).unwrap_or(false) {
+            self.nudge.nudge(py);
+        }
+    }
+
+    /// Runs `phase` in a task of its own, soon, from whatever thread.
+    pub fn start(self: &Arc<Self>, py: Python<'_>, phase: Phase) -> PyResult<()> {
+        let starter = Starter {
+            lane: self.clone(),
+            phase: Mutex::new(Some(phase)),
+        };
+        let schedule = if self.is_running_here(py)? {
+            intern!(py, "call_soon")
+        } else {
+            intern!(py, "call_soon_threadsafe")
+        };
+        let in_context = Some(self.in_context.bind(py));
+        self.event_loop
+            .bind(py)
+            .call_method(schedule, (starter,), in_context)?;
+        Ok(())
+    }
+
+    fn is_running_here(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(running(py)?.is_some_and(|running| self.runs_on(&running)))
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        visit.call(&self.in_context)?;
+        visit.call(&self.on_loop)?;
+        self.nudge.traverse(visit)
+    }
+}
+
+/// The event loop that runs on this thread.
+pub fn running(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let event_loop = CELL.import(py, "asyncio", "_get_running_loop")?.call0()?;
+    Ok((!event_loop.is_none()).then(|| event_loop.unbind()))
+}
+
+fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    event_loop
+        .call_method0(intern!(event_loop.py(), "is_closed"))?
+        .is_truthy()
+}
+
+/// Makes the loop come for what is in its log. A loop that the hub was given and that is closed
+/// is the sender's error; the subscribers of any other closed loop are cut off.
+pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+    let py = hub.py();
+    let duty = Arc::new(Duty::new(hub.clone().unbind(), lane.clone()));
+    let Err(error) = lane.start(py, Phase::Dispatching(duty)) else {
+        return Ok(());
+    };
+    if !is_closed(lane.event_loop.bind(py)).unwrap_or(true) {
+        return Err(error);
+    }
+    if lane.given {
+        return lane.check_open(py);
+    }
+    hub.get()
+        .change(py, |router, trash| router.cut_off(lane.key, trash));
+    Ok(())
+}
+
+/// A callback that makes a task on the loop's own thread.
+#[pyclass(frozen, module = "pagebus._core")]
+struct Starter {
+    lane: Arc<LoopLane>,
+    phase: Mutex<Option<Phase>>,
+}
+
+#[pymethods]
+impl Starter {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let phase = self.phase.lock().take();
+        phase.map_or(Ok(()), |phase| drain::spawn(py, &self.lane, phase))
+    }
+}
+
+/// Wakes a loop after other threads touched what it serves: Flet's `page.update()` puts into an
+/// `asyncio.Queue` from a worker, which the loop does not notice by itself. One wake-up is under
+/// way at a time: what happens before the loop comes round is covered by it.
+pub struct Nudge {
+    event_loop: Py<PyAny>,
+    nudged: Py<Nudged>,
+}
+
+impl Nudge {
+    /// A way to wake `event_loop`.
+    pub fn new(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let nudged = Py::new(event_loop.py(), Nudged(AtomicBool::new(false)))?;
+        Ok(Self {
+            event_loop: event_loop.clone().unbind(),
+            nudged,
+        })
+    }
+
+    /// Wakes the loop, unless a wake-up is under way.
+    pub fn nudge(&self, py: Python<'_>) {
+        if self.nudged.get().0.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let schedule = intern!(py, "call_soon_threadsafe");
+        // A loop that is closed has nobody left to wake.
+        let _ = self
+            .event_loop
+            .bind(py)
+            .call_method1(schedule, (&self.nudged,));
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)
+    }
+}
+
+/// What the loop runs when it was nudged.
+#[pyclass(frozen, module = "pagebus._core")]
+struct Nudged(AtomicBool);
+
+#[pymethods]
+impl Nudged {
+    fn __call__(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

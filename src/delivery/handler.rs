@@ -1,0 +1,312 @@
+//! A Python handler: checked when it subscribes, called in the context in which it subscribed.
+
+use std::ffi::c_int;
+
+use pyo3::exceptions::{PyAttributeError, PyKeyboardInterrupt, PySystemExit, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyTuple};
+use pyo3::{ffi, intern};
+
+/// Flags of a code object: it takes `*args`; calling it makes a generator of either kind.
+const CO_VARARGS: u32 = 0x04;
+
+/// How a handler is to be called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Called for its effect; what it returns is awaited if it can be.
+    Sync,
+    /// Calling it makes a coroutine.
+    Async,
+}
+
+/// What was sent.
+pub struct Message {
+    /// The topic, for a message on a topic, as the sender gave it.
+    pub topic: Option<Py<PyString>>,
+    /// The message.
+    pub body: Py<PyAny>,
+}
+
+impl Message {
+    /// A message as the sender gave it.
+    pub fn new(topic: Option<&Bound<'_, PyString>>, body: &Bound<'_, PyAny>) -> Self {
+        Self {
+            topic: topic.map(|t| t.clone().unbind()),
+            body: body.clone().unbind(),
+        }
+    }
+}
+
+/// A handler with the context of the code that subscribed it.
+pub struct Handler {
+    callable: Py<PyAny>,
+    context: Py<PyAny>,
+    /// Python's hash of the callable: equal handlers have equal ones.
+    pub hash: isize,
+    /// How it is called.
+    pub kind: Kind,
+    /// Whether its calls may overlap.
+    pub overlaps: bool,
+    /// The loop that ran when it was subscribed, for what a sync handler leaves to be awaited in
+    /// a hub without a loop.
+    home: Option<Py<PyAny>>,
+}
+
+impl Handler {
+    /// A handler that was checked, in a copy of the current context.
+    pub fn new(
+        callable: &Bound<'_, PyAny>,
+        hash: isize,
+        kind: Kind,
+        overlaps: bool,
+        home: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let py = callable.py();
+        // SAFETY: attached; the result is a new reference or null with an exception set.
+        let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }?;
+        let (callable, context) = (callable.clone().unbind(), context.unbind());
+        Ok(Self {
+            callable,
+            context,
+            hash,
+            kind,
+            overlaps,
+            home,
+        })
+    }
+
+    /// The callable.
+    pub fn callable<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.callable.bind(py)
+    }
+
+    /// The loop that ran when it was subscribed.
+    pub fn home<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
+        self.home.as_ref().map(|home| home.bind(py))
+    }
+
+    /// Whether it is the same handler, as Python says.
+    pub fn equals(&self, callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let own = self.callable.bind(callable.py());
+        Ok(own.is(callable) || own.eq(callable)?)
+    }
+
+    /// Calls it with a message, in its context.
+    #[inline]
+    pub fn call<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
+        let _inside = self.enter(py)?;
+        self.call_inside(py, message)
+    }
+
+    /// Calls it with a message; its context has been entered.
+    #[inline]
+    pub fn call_inside<'py>(
+        &self,
+        py: Python<'py>,
+        message: &Message,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (callable, body) = (self.callable.bind(py), message.body.bind(py));
+        match &message.topic {
+            None => callable.call1((body,)),
+            Some(topic) => callable.call1((topic.bind(py), body)),
+        }
+    }
+
+    /// Enters its context, or a copy where it is entered already: calls that overlap on several
+    /// threads cannot share one.
+    pub fn enter<'py>(&self, py: Python<'py>) -> PyResult<Inside<'py>> {
+        let context = self.context.bind(py).clone();
+        Inside::enter(context.clone()).or_else(|_| {
+            // SAFETY: attached; `context` is a context object; the result is a new reference or
+            // null with an exception set.
+            let copy =
+                unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr())) };
+            Inside::enter(copy?)
+        })
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.callable)?;
+        visit.call(&self.context)?;
+        visit.call(&self.home)
+    }
+}
+
+/// A context that is current until this is dropped.
+pub struct Inside<'py>(Bound<'py, PyAny>);
+
+impl<'py> Inside<'py> {
+    fn enter(context: Bound<'py, PyAny>) -> PyResult<Self> {
+        // SAFETY: attached, and `context` is a context object.
+        let status = unsafe { ffi::PyContext_Enter(context.as_ptr()) };
+        if status == 0 {
+            Ok(Self(context))
+        } else {
+            Err(PyErr::fetch(context.py()))
+        }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        // SAFETY: attached; `enter` succeeded with this context on this thread, and no exception
+        // is set: results of calls were fetched before.
+        let status: c_int = unsafe { ffi::PyContext_Exit(self.0.as_ptr()) };
+        if status != 0 {
+            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(&self.0));
+        }
+    }
+}
+
+/// Whether an exception is meant for the process, not for the one who delivers.
+pub fn is_quit(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
+}
+
+// ---- checks at subscribe --------------------------------------------------------------------
+
+/// How to call a handler, or a `TypeError` that says why it cannot be one.
+pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
+    if !callable.is_callable() {
+        let found = callable.get_type();
+        return Err(PyTypeError::new_err(format!(
+            "handler must be callable, not {found}"
+        )));
+    }
+    check_arity(callable, on_topic)?;
+    kind(callable)
+}
+
+/// Python's hash of a handler.
+pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<isize> {
+    callable.hash().map_err(|error| {
+        if !error.is_instance_of::<PyTypeError>(callable.py()) {
+            return error;
+        }
+        let unhashable = PyTypeError::new_err("handler must be hashable");
+        unhashable.set_cause(callable.py(), Some(error));
+        unhashable
+    })
+}
+
+fn inspect<'py>(
+    py: Python<'py>,
+    cell: &'static PyOnceLock<Py<PyAny>>,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    cell.import(py, "inspect", name)
+}
+
+fn is_coroutine_function(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    inspect(callable.py(), &CELL, "iscoroutinefunction")?
+        .call1((callable,))?
+        .is_truthy()
+}
+
+/// Whether a value that a handler returned is to be awaited.
+pub fn is_awaitable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    inspect(value.py(), &CELL, "isawaitable")?
+        .call1((value,))?
+        .is_truthy()
+}
+
+fn kind(callable: &Bound<'_, PyAny>) -> PyResult<Kind> {
+    let py = callable.py();
+    if is_coroutine_function(callable)? {
+        return Ok(Kind::Async);
+    }
+    if is_plain_function(callable)? {
+        return Ok(Kind::Sync);
+    }
+    let inner = unwrap_partial(callable.clone())?;
+    let call = inner.get_type().getattr(intern!(py, "__call__"));
+    let is_async = is_coroutine_function(&inner)? || is_coroutine_function(&call?)?;
+    Ok(if is_async { Kind::Async } else { Kind::Sync })
+}
+
+/// The callable inside any number of `functools.partial`.
+fn unwrap_partial(mut callable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let partial = CELL.import(callable.py(), "functools", "partial")?.clone();
+    while callable.is_instance(&partial)? {
+        callable = callable.getattr(intern!(callable.py(), "func"))?;
+    }
+    Ok(callable)
+}
+
+/// Whether it is a Python function or a bound method of one.
+fn is_plain_function(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(plain_function(callable)?.is_some())
+}
+
+/// A Python function, with the number of arguments that are bound already.
+fn plain_function<'py>(callable: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, u32)>> {
+    static FUNCTION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let (py, found) = (callable.py(), callable.get_type());
+    if found.is(FUNCTION.import(py, "types", "FunctionType")?) {
+        return Ok(Some((callable.clone(), 0)));
+    }
+    if found.is(METHOD.import(py, "types", "MethodType")?) {
+        let inner = callable.getattr(intern!(py, "__func__"))?;
+        return Ok(plain_function(&inner)?.map(|(function, bound)| (function, bound + 1)));
+    }
+    Ok(None)
+}
+
+fn check_arity(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<()> {
+    let count = if on_topic { 2 } else { 1 };
+    let fits = match plain_function(callable)? {
+        Some((function, bound)) => function_takes(&function, bound + count)?,
+        None => None,
+    };
+    if fits.map_or_else(|| signature_takes(callable, count), Ok)? {
+        return Ok(());
+    }
+    let arguments = if on_topic {
+        "two arguments: topic, message"
+    } else {
+        "one argument: message"
+    };
+    let name = crate::report::describe(callable);
+    Err(PyTypeError::new_err(format!(
+        "handler must take {arguments}; {name} does not"
+    )))
+}
+
+/// Whether a Python function can be called with `count` positional arguments; `None` where only
+/// its signature can tell.
+fn function_takes(function: &Bound<'_, PyAny>, count: u32) -> PyResult<Option<bool>> {
+    let py = function.py();
+    let code = function.getattr(intern!(py, "__code__"))?;
+    let number = |name| code.getattr(name)?.extract::<u32>();
+    let takes = number(intern!(py, "co_argcount"))?;
+    if takes == count && number(intern!(py, "co_kwonlyargcount"))? == 0 {
+        return Ok(Some(true));
+    }
+    if takes < count && number(intern!(py, "co_flags"))? & CO_VARARGS == 0 {
+        return Ok(Some(false));
+    }
+    Ok(None)
+}
+
+/// Whether a callable's signature allows `count` positional arguments; yes if it has none.
+fn signature_takes(callable: &Bound<'_, PyAny>, count: u32) -> PyResult<bool> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = callable.py();
+    let Ok(signature) = inspect(py, &CELL, "signature")?.call1((callable,)) else {
+        return Ok(true);
+    };
+    let arguments = PyTuple::new(py, (0..count).map(|_| py.None()))?;
+    match signature.getattr(intern!(py, "bind"))?.call1(arguments) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(false),
+        Err(error) if error.is_instance_of::<PyAttributeError>(py) => Ok(true),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,60 @@
+//! How a message reaches a Python callable: inline, on an event loop, or on worker threads.
+
+pub mod drain;
+pub mod event_loop;
+pub mod executor;
+pub mod handler;
+pub mod inline;
+
+use std::sync::Arc;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use crate::core;
+use crate::hub::PubSubHub;
+use event_loop::LoopLane;
+use executor::ExecutorLane;
+use handler::{Handler, Message};
+
+/// The hub's router.
+pub type Router = core::router::Router<Handler, Message, Deliverer>;
+/// What a change of the router let go of.
+pub type Trash = core::Trash<Handler, Message, Deliverer>;
+/// One handler's subscription.
+pub type Subscription = core::subscription::Subscription<Handler>;
+/// One message, shared by its deliveries.
+pub type Envelope = core::fanout::Envelope<Message>;
+/// A walk over those who get one message.
+pub type Fanout = core::fanout::Fanout<Handler, Message>;
+
+/// Who delivers.
+#[derive(Clone)]
+pub enum Deliverer {
+    /// The sender.
+    Inline,
+    /// Worker threads.
+    Executor(Arc<ExecutorLane>),
+    /// An event loop.
+    Loop(Arc<LoopLane>),
+}
+
+impl Deliverer {
+    /// Makes it come for what is in its log.
+    pub fn wake(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+        match self {
+            Self::Inline => inline::drain(hub),
+            Self::Executor(lane) => lane.wake(hub),
+            Self::Loop(lane) => event_loop::wake(lane, hub),
+        }
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Inline => Ok(()),
+            Self::Executor(lane) => lane.traverse(visit),
+            Self::Loop(lane) => lane.traverse(visit),
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! The hub that the sessions of one app share.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::core::LaneKey;
+use crate::core::registry::Scope;
+use crate::core::router::Published;
+use crate::core::subscription as core;
+use crate::delivery::event_loop::{self, LoopLane, Nudge};
+use crate::delivery::executor::ExecutorLane;
+use crate::delivery::handler::{self, Handler, Kind, Message};
+use crate::delivery::{Deliverer, Router, Trash};
+use crate::lock::lock;
+use crate::name;
+use crate::report;
+use crate::stats::{Counters, Stats};
+use crate::subscription::Subscription;
+
+pyo3::create_exception!(pagebus, HubClosed, PyRuntimeError);
+
+/// The lane of sync handlers: inline, or on the executor.
+pub const SYNC: LaneKey = 0;
+
+/// The router of one app's sessions.
+#[pyclass(frozen, module = "pagebus", weakref)]
+pub struct PubSubHub {
+    router: Mutex<Router>,
+    /// The loop that the hub was given.
+    event_loop: Option<Arc<LoopLane>>,
+    /// The executor that the hub was given.
+    executor: Option<Arc<ExecutorLane>>,
+    pub(crate) counters: Counters,
+    on_error: Option<Py<PyAny>>,
+    on_overflow: Option<Py<PyAny>>,
+}
+
+// ---- what Rust code does with a hub ---------------------------------------------------------
+
+impl PubSubHub {
+    /// Runs `change` on the router with the lock held, and drops what it let go of afterwards.
+    pub fn change<T>(
+        &self,
+        py: Python<'_>,
+        change: impl FnOnce(&mut Router, &mut Trash) -> T,
+    ) -> T {
+        let mut trash = Trash::default();
+        let result = {
+            let mut router = lock(py, &self.router);
+            change(&mut router, &mut trash)
+        };
+        drop(trash);
+        result
+    }
+
+    /// The loop that the hub was given.
+    pub fn event_loop(&self) -> Option<&Arc<LoopLane>> {
+        self.event_loop.as_ref()
+    }
+
+    /// The executor that the hub was given.
+    pub fn executor(&self) -> Option<&Arc<ExecutorLane>> {
+        self.executor.as_ref()
+    }
+
+    /// The hook for failed calls.
+    pub fn on_error(&self) -> Option<&Py<PyAny>> {
+        self.on_error.as_ref()
+    }
+
+    /// The hook for dropped messages.
+    pub fn on_overflow(&self) -> Option<&Py<PyAny>> {
+        self.on_overflow.as_ref()
+    }
+
+    /// Sends a message: to all or on a topic, with or without the exclusion of one session.
+    pub fn publish(
+        slf: &Bound<'_, Self>,
+        topic: Option<&Bound<'_, PyString>>,
+        except: Option<&[u8]>,
+        message: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (py, hub) = (slf.py(), slf.get());
+        let name = topic.map(name::bytes).transpose()?;
+        let published = hub.change(py, |router, trash| {
+            (!router.is_closed()).then(|| {
+                router.publish(
+                    name.as_deref(),
+                    except,
+                    || Message::new(topic, message),
+                    trash,
+                )
+            })
+        });
+        let published = published.ok_or_else(|| HubClosed::new_err("the hub is closed"))?;
+        if published.dropped > 0 {
+            report::lane_loss(slf, topic, &published);
+        }
+        Self::wake(slf, published)
+    }
+
+    fn wake(slf: &Bound<'_, Self>, published: Published<Deliverer>) -> PyResult<()> {
+        let mut result = Ok(());
+        // The sender's own work comes last: the others start meanwhile.
+        for deliverer in published.wake.into_iter().rev() {
+            result = result.and(deliverer.wake(slf));
+        }
+        result
+    }
+
+    /// Subscribes a handler, to everything or to a topic.
+    pub fn add(
+        slf: &Bound<'_, Self>,
+        session_id: &Bound<'_, PyString>,
+        topic: Option<&Bound<'_, PyString>>,
+        callable: &Bound<'_, PyAny>,
+        concurrent: bool,
+    ) -> PyResult<Subscription> {
+        let (py, hub) = (slf.py(), slf.get());
+        let session = name::bytes(session_id)?;
+        let name = topic.map(name::bytes).transpose()?;
+        let kind = handler::check(callable, topic.is_some())?;
+        let hash = handler::hash(callable)?;
+        let running = event_loop::running(py)?;
+        let lane = hub.lane_for(py, kind, running.as_ref())?;
+        let home = if kind == Kind::Sync && hub.event_loop.is_none() {
+            running
+        } else {
+            None
+        };
+        let mut wanted = Wanted {
+            session: &session,
+            topic: name.as_deref(),
+            hash,
+            lane,
+            handler: Some(Handler::new(callable, hash, kind, concurrent, home)?),
+            known: Vec::new(),
+        };
+        let subscription = loop {
+            match hub.change(py, |router, _| wanted.enter(router)) {
+                Found::Closed => return Err(HubClosed::new_err("the hub is closed")),
+                Found::New(subscription) => break subscription,
+                Found::NoLane(event_loop) => {
+                    wanted.lane = Lane::Made(LoopLane::new(event_loop.bind(py), false)?);
+                }
+                Found::Candidates(candidates) => {
+                    // Comparing runs anybody's code: the table may change meanwhile, so look again.
+                    if let Some(same) = first_equal(&candidates, callable)? {
+                        break same;
+                    }
+                    wanted.known.extend(candidates);
+                }
+            }
+        };
+        let (hub, weak) = (slf.clone().unbind(), Arc::downgrade(&subscription));
+        let topic = topic.map(|t| t.clone().unbind());
+        Ok(Subscription::new(
+            hub,
+            weak,
+            session_id.clone().unbind(),
+            topic,
+        ))
+    }
+
+    /// Ends a session's subscriptions.
+    pub fn remove(&self, py: Python<'_>, session: &[u8], scope: &Scope<'_>) {
+        self.change(py, |router, trash| {
+            router.unsubscribe(session, scope, trash)
+        });
+    }
+
+    /// Ends one subscription.
+    pub fn cancel(&self, py: Python<'_>, subscription: &Arc<core::Subscription<Handler>>) {
+        self.change(py, |router, trash| router.cancel(subscription, trash));
+    }
+
+    /// Who delivers to a handler of that kind.
+    fn lane_for(&self, py: Python<'_>, kind: Kind, running: Option<&Py<PyAny>>) -> PyResult<Lane> {
+        match (kind, &self.event_loop, &self.executor) {
+            (Kind::Sync, _, None) => Ok(Lane::At(SYNC)),
+            (Kind::Sync, _, Some(executor)) => executor.check_open(py).map(|()| Lane::At(SYNC)),
+            (Kind::Async, Some(lane), _) => lane.check_open(py).map(|()| Lane::At(lane.key)),
+            (Kind::Async, None, _) => running.map_or_else(
+                || {
+                    Err(PyRuntimeError::new_err(
+                        "an async handler needs an event loop: create the hub with \
+                         PubSubHub(loop=...), or subscribe from code that runs on a loop",
+                    ))
+                },
+                |running| Ok(Lane::Of(running.clone_ref(py))),
+            ),
+        }
+    }
+
+    /// The topic of a subscription; `None` for messages sent to all.
+    pub fn topic_of(
+        &self,
+        py: Python<'_>,
+        subscription: &core::Subscription<Handler>,
+    ) -> PyResult<Option<Py<PyString>>> {
+        let topic = self.change(py, |router, _| {
+            router.registry().topic_of(subscription.group)
+        });
+        topic
+            .map(|topic| name::text(py, &topic).map(Bound::unbind))
+            .transpose()
+    }
+}
+
+/// Who is to deliver to a new subscription.
+enum Lane {
+    /// A lane that is always there.
+    At(LaneKey),
+    /// The lane of a loop, if it has one.
+    Of(Py<PyAny>),
+    /// A lane made for a loop that had none.
+    Made(LoopLane),
+}
+
+/// A subscription about to be entered.
+struct Wanted<'a> {
+    session: &'a [u8],
+    topic: Option<&'a [u8]>,
+    hash: isize,
+    lane: Lane,
+    handler: Option<Handler>,
+    /// Subscriptions that were compared and differ.
+    known: Vec<Arc<core::Subscription<Handler>>>,
+}
+
+/// What entering a subscription came to.
+enum Found {
+    Closed,
+    New(Arc<core::Subscription<Handler>>),
+    /// These may be the same handler: only Python can tell.
+    Candidates(Vec<Arc<core::Subscription<Handler>>>),
+    /// The loop has no lane yet.
+    NoLane(Py<PyAny>),
+}
+
+impl Wanted<'_> {
+    fn enter(&mut self, router: &mut Router) -> Found {
+        if router.is_closed() {
+            return Found::Closed;
+        }
+        let same = |handler: &Handler| handler.hash == self.hash;
+        let mut candidates = router.registry().matching(self.session, self.topic, same);
+        candidates.retain(|candidate| !contains(&self.known, candidate));
+        if !candidates.is_empty() {
+            return Found::Candidates(candidates);
+        }
+        let lane = match self.find_lane(router) {
+            Ok(lane) => lane,
+            Err(event_loop) => return Found::NoLane(event_loop),
+        };
+        match self.handler.take() {
+            Some(handler) => Found::New(router.subscribe(self.session, self.topic, lane, handler)),
+            None => Found::Closed,
+        }
+    }
+
+    fn find_lane(&mut self, router: &mut Router) -> Result<LaneKey, Py<PyAny>> {
+        match std::mem::replace(&mut self.lane, Lane::At(SYNC)) {
+            Lane::At(lane) => Ok(lane),
+            Lane::Of(event_loop) => {
+                let known = router.deliverers().find_map(|deliverer| match deliverer {
+                    Deliverer::Loop(lane) if lane.runs_on(&event_loop) => Some(lane.key),
+                    _ => None,
+                });
+                match known {
+                    None => Err(event_loop),
+                    Some(lane) => {
+                        // Kept, so that it is let go of without the lock.
+                        self.lane = Lane::Of(event_loop);
+                        Ok(lane)
+                    }
+                }
+            }
+            Lane::Made(lane) => {
+                let mut place = SYNC;
+                router.add_lane(false, |key| {
+                    place = key;
+                    Deliverer::Loop(Arc::new(lane.with_key(key)))
+                });
+                Ok(place)
+            }
+        }
+    }
+}
+
+fn contains(
+    list: &[Arc<core::Subscription<Handler>>],
+    subscription: &Arc<core::Subscription<Handler>>,
+) -> bool {
+    list.iter().any(|s| Arc::ptr_eq(s, subscription))
+}
+
+/// The first subscription, still active, whose handler equals `callable` as Python says.
+fn first_equal(
+    candidates: &[Arc<core::Subscription<Handler>>],
+    callable: &Bound<'_, PyAny>,
+) -> PyResult<Option<Arc<core::Subscription<Handler>>>> {
+    for candidate in candidates {
+        if candidate.handler.equals(callable)? && !candidate.is_cancelled() {
+            return Ok(Some(candidate.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn check_hook(hook: Option<&Bound<'_, PyAny>>, argument: &str) -> PyResult<Option<Py<PyAny>>> {
+    match hook {
+        Some(hook) if !hook.is_callable() => {
+            Err(PyTypeError::new_err(format!("{argument} must be callable")))
+        }
+        hook => Ok(hook.map(|hook| hook.clone().unbind())),
+    }
+}
+
+fn check_limit(max_pending: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let Ok(limit) = max_pending.extract::<i64>() else {
+        return Err(PyTypeError::new_err("max_pending must be an int"));
+    };
+    if limit < 1 {
+        return Err(PyValueError::new_err(format!(
+            "max_pending must be at least 1, not {limit}"
+        )));
+    }
+    Ok(u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+// ---- what Python sees -----------------------------------------------------------------------
+
+#[pymethods]
+impl PubSubHub {
+    #[new]
+    #[pyo3(signature = (
+        r#loop=None, executor=None, *, max_pending=None, on_error=None, on_overflow=None
+    ), text_signature = "(loop=None, executor=None, *, max_pending=10000, on_error=None, on_overflow=None)")]
+    fn new(
+        r#loop: Option<&Bound<'_, PyAny>>,
+        executor: Option<&Bound<'_, PyAny>>,
+        max_pending: Option<&Bound<'_, PyAny>>,
+        on_error: Option<&Bound<'_, PyAny>>,
+        on_overflow: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let mut router = Router::new(max_pending.map_or(Ok(10_000), check_limit)?);
+        let event_loop = r#loop.map(LoopLane::given).transpose()?;
+        let nudge = r#loop.map(Nudge::new).transpose()?;
+        let executor = executor
+            .map(|given| ExecutorLane::new(given, nudge))
+            .transpose()?;
+        let executor = executor.map(Arc::new);
+        router.add_lane(true, |_| {
+            executor
+                .clone()
+                .map_or(Deliverer::Inline, Deliverer::Executor)
+        });
+        let event_loop = event_loop.map(|lane| {
+            let mut kept = None;
+            router.add_lane(true, |key| {
+                let lane = Arc::new(lane.with_key(key));
+                kept = Some(lane.clone());
+                Deliverer::Loop(lane)
+            });
+            kept
+        });
+        Ok(Self {
+            router: Mutex::new(router),
+            event_loop: event_loop.flatten(),
+            executor,
+            counters: Counters::default(),
+            on_error: check_hook(on_error, "on_error")?,
+            on_overflow: check_hook(on_overflow, "on_overflow")?,
+        })
+    }
+
+    fn send_all(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::publish(slf, None, None, message)
+    }
+
+    fn send_all_on_topic(
+        slf: &Bound<'_, Self>,
+        topic: &Bound<'_, PyAny>,
+        message: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        Self::publish(slf, Some(name::string(topic, "topic")?), None, message)
+    }
+
+    fn send_others(
+        slf: &Bound<'_, Self>,
+        except_session_id: &Bound<'_, PyAny>,
+        message: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let except = name::bytes(name::string(except_session_id, "except_session_id")?)?;
+        Self::publish(slf, None, Some(&except), message)
+    }
+
+    fn send_others_on_topic(
+        slf: &Bound<'_, Self>,
+        except_session_id: &Bound<'_, PyAny>,
+        topic: &Bound<'_, PyAny>,
+        message: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let except = name::bytes(name::string(except_session_id, "except_session_id")?)?;
+        Self::publish(
+            slf,
+            Some(name::string(topic, "topic")?),
+            Some(&except),
+            message,
+        )
+    }
+
+    #[pyo3(signature = (session_id, handler, *, concurrent=false))]
+    fn subscribe(
+        slf: &Bound<'_, Self>,
+        session_id: &Bound<'_, PyAny>,
+        handler: &Bound<'_, PyAny>,
+        concurrent: bool,
+    ) -> PyResult<Subscription> {
+        Self::add(
+            slf,
+            name::string(session_id, "session_id")?,
+            None,
+            handler,
+            concurrent,
+        )
+    }
+
+    #[pyo3(signature = (session_id, topic, handler, *, concurrent=false))]
+    fn subscribe_topic(
+        slf: &Bound<'_, Self>,
+        session_id: &Bound<'_, PyAny>,
+        topic: &Bound<'_, PyAny>,
+        handler: &Bound<'_, PyAny>,
+        concurrent: bool,
+    ) -> PyResult<Subscription> {
+        let session_id = name::string(session_id, "session_id")?;
+        Self::add(
+            slf,
+            session_id,
+            Some(name::string(topic, "topic")?),
+            handler,
+            concurrent,
+        )
+    }
+
+    fn unsubscribe(&self, session_id: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.remove_named(session_id, &Scope::Everything)
+    }
+
+    fn unsubscribe_topic(
+        &self,
+        session_id: &Bound<'_, PyAny>,
+        topic: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let topic = name::bytes(name::string(topic, "topic")?)?;
+        self.remove_named(session_id, &Scope::Topic(&topic))
+    }
+
+    fn unsubscribe_all(&self, session_id: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.remove_named(session_id, &Scope::All)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        self.change(py, |router, _| router.close());
+    }
+
+    #[getter]
+    fn closed(&self, py: Python<'_>) -> bool {
+        self.change(py, |router, _| router.is_closed())
+    }
+
+    fn stats(&self, py: Python<'_>) -> Stats {
+        let sizes = self.change(py, |router, _| router.sizes());
+        Stats::new(&self.counters, &sizes)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let sizes = self.change(py, |router, _| router.sizes());
+        let (sessions, topics, pending) = (sizes.sessions, sizes.topics, sizes.pending);
+        format!("<PubSubHub sessions={sessions} topics={topics} pending={pending}>")
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.on_error)?;
+        visit.call(&self.on_overflow)?;
+        let Some(router) = self.router.try_lock() else {
+            return Ok(());
+        };
+        for deliverer in router.deliverers() {
+            deliverer.traverse(&visit)?;
+        }
+        for subscription in router.registry().iter() {
+            subscription.handler.traverse(&visit)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let mut trash = Trash::default();
+        if let Some(mut router) = self.router.try_lock() {
+            router.clear(&mut trash);
+        }
+        drop(trash);
+    }
+}
+
+impl PubSubHub {
+    fn remove_named(&self, session_id: &Bound<'_, PyAny>, scope: &Scope<'_>) -> PyResult<()> {
+        let session: Cow<'_, [u8]> = name::bytes(name::string(session_id, "session_id")?)?;
+        self.remove(session_id.py(), &session, scope);
+        Ok(())
+    }
+}

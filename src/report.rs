@@ -1,0 +1,331 @@
+//! What the hub tells its owner: failed calls and dropped messages, on the logger `pagebus` and
+//! to the hub's hooks. Nothing that goes wrong in here reaches a sender or a handler.
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString};
+
+use crate::core::router::{Parked, Published};
+use crate::delivery::{Deliverer, Envelope, Fanout, Subscription};
+use crate::hub::PubSubHub;
+use crate::name;
+
+/// One failed delivery.
+#[pyclass(frozen, module = "pagebus", get_all, weakref)]
+pub struct HandlerFailure {
+    exception: Py<PyAny>,
+    session_id: Py<PyString>,
+    topic: Option<Py<PyString>>,
+    handler: Py<PyAny>,
+    message: Py<PyAny>,
+}
+
+#[pymethods]
+impl HandlerFailure {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let handler = describe(self.handler.bind(py));
+        let exception = self.exception.bind(py).get_type();
+        format!("<HandlerFailure of {handler}: {exception}>")
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.exception)?;
+        visit.call(&self.handler)?;
+        visit.call(&self.message)
+    }
+}
+
+/// Messages that were dropped.
+#[pyclass(frozen, module = "pagebus", get_all, weakref)]
+pub struct Overflow {
+    session_id: Option<Py<PyString>>,
+    topic: Option<Py<PyString>>,
+    handler: Option<Py<PyAny>>,
+    dropped: usize,
+}
+
+#[pymethods]
+impl Overflow {
+    fn __repr__(&self) -> String {
+        format!("<Overflow dropped={}>", self.dropped)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.handler)
+    }
+}
+
+// ---- failures -------------------------------------------------------------------------------
+
+/// Reports what a handler raised. A cancellation is the handler's own affair.
+pub fn failure(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+    error: PyErr,
+) {
+    let py = hub.py();
+    if is_cancellation(py, &error) {
+        return;
+    }
+    hub.get().counters.add_failed();
+    let result = try_failure(hub, subscription, envelope, error);
+    contain(hub, result);
+}
+
+fn try_failure(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = hub.py();
+    let callable = subscription.handler.callable(py);
+    let session_id = name::text(py, &subscription.session_id)?;
+    let topic = envelope
+        .message
+        .topic
+        .as_ref()
+        .map(|topic| topic.clone_ref(py));
+    let exception = error.into_value(py);
+    let text = format!(
+        "handler {} of {} failed",
+        describe(callable),
+        place(&session_id, topic.as_ref())
+    );
+    log(py, "error", &text, Some(exception.bind(py).as_any()))?;
+    let Some(hook) = hub.get().on_error() else {
+        return Ok(());
+    };
+    let record = HandlerFailure {
+        exception: exception.into_any(),
+        session_id: session_id.unbind(),
+        topic,
+        handler: callable.clone().unbind(),
+        message: envelope.message.body.clone_ref(py),
+    };
+    call_hook(hook.bind(py), "on_error", Bound::new(py, record)?.as_any())
+}
+
+fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let cancelled = CELL.import(py, "asyncio", "CancelledError");
+    cancelled.is_ok_and(|cancelled| error.matches(py, cancelled).unwrap_or(false))
+}
+
+// ---- dropped messages -----------------------------------------------------------------------
+
+/// Reports what became of a message for a busy handler, if it made another one give way.
+pub fn parked(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, parked: &Parked) {
+    if let Parked::Dropped(count) = *parked {
+        loss(hub, subscription, count);
+    }
+}
+
+/// Counts a message dropped for one subscription, the `count`-th of a burst, and reports the
+/// first.
+pub fn loss(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, count: u32) {
+    hub.get().counters.add_dropped(1);
+    if count == 1 {
+        let result = overflow(
+            hub,
+            subscription,
+            count,
+            "does not keep up; dropping its oldest",
+        );
+        contain(hub, result);
+    }
+}
+
+/// Reports the end of a burst of losses, if one ended.
+pub fn recovered(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, burst: Option<u32>) {
+    if let Some(count) = burst {
+        let result = overflow(hub, subscription, count, "has caught up; dropped");
+        contain(hub, result);
+    }
+}
+
+fn overflow(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+    count: u32,
+    what: &str,
+) -> PyResult<()> {
+    let py = hub.py();
+    let callable = subscription.handler.callable(py);
+    let session_id = name::text(py, &subscription.session_id)?;
+    let topic = hub.get().topic_of(py, subscription)?;
+    let place = place(&session_id, topic.as_ref());
+    let text = format!(
+        "handler {} of {place} {what} {}",
+        describe(callable),
+        messages(count)
+    );
+    log(py, "warning", &text, None)?;
+    let handler = Some(callable.clone().unbind());
+    let session_id = Some(session_id.unbind());
+    let record = Overflow {
+        session_id,
+        topic,
+        handler,
+        dropped: count as usize,
+    };
+    call_overflow_hook(hub, record)
+}
+
+/// Counts and reports that a lane does not keep up with a topic.
+pub fn lane_loss(
+    hub: &Bound<'_, PubSubHub>,
+    topic: Option<&Bound<'_, PyString>>,
+    published: &Published<Deliverer>,
+) {
+    hub.get().counters.add_dropped(published.dropped);
+    if published.burst {
+        let topic = topic.map(|topic| topic.clone().unbind());
+        let result = lane_overflow(hub, topic, 1, "does not keep up; dropping the oldest");
+        contain(hub, result);
+    }
+}
+
+/// Reports that a lane has caught up with a topic, if it has.
+pub fn topic_recovered(hub: &Bound<'_, PubSubHub>, fanout: &Fanout) {
+    if let Some(count) = fanout.burst {
+        let topic = fanout
+            .envelope
+            .message
+            .topic
+            .as_ref()
+            .map(|t| t.clone_ref(hub.py()));
+        let result = lane_overflow(hub, topic, count, "has caught up; dropped");
+        contain(hub, result);
+    }
+}
+
+fn lane_overflow(
+    hub: &Bound<'_, PubSubHub>,
+    topic: Option<Py<PyString>>,
+    count: u32,
+    what: &str,
+) -> PyResult<()> {
+    let py = hub.py();
+    let place = topic
+        .as_ref()
+        .map_or_else(String::new, |t| format!(" on topic {}", quoted(t.bind(py))));
+    let text = format!(
+        "the event loop or executor {what} {}{place}",
+        messages(count)
+    );
+    log(py, "warning", &text, None)?;
+    let record = Overflow {
+        session_id: None,
+        topic,
+        handler: None,
+        dropped: count as usize,
+    };
+    call_overflow_hook(hub, record)
+}
+
+fn call_overflow_hook(hub: &Bound<'_, PubSubHub>, record: Overflow) -> PyResult<()> {
+    let py = hub.py();
+    let Some(hook) = hub.get().on_overflow() else {
+        return Ok(());
+    };
+    call_hook(
+        hook.bind(py),
+        "on_overflow",
+        Bound::new(py, record)?.as_any(),
+    )
+}
+
+/// Counts and reports messages that nobody will deliver any more.
+pub fn undeliverable(hub: &Bound<'_, PubSubHub>, count: usize, why: &str) {
+    if count > 0 {
+        hub.get().counters.add_dropped(count);
+        let text = format!("{count} messages could not be delivered: {why}");
+        let result = log(hub.py(), "error", &text, None);
+        contain(hub, result);
+    }
+}
+
+// ---- words ----------------------------------------------------------------------------------
+
+fn messages(count: u32) -> String {
+    if count == 1 {
+        "message".to_owned()
+    } else {
+        format!("{count} messages")
+    }
+}
+
+fn place(session_id: &Bound<'_, PyString>, topic: Option<&Py<PyString>>) -> String {
+    let session = format!("session {}", quoted(session_id));
+    match topic {
+        Some(topic) => format!("{session} on topic {}", quoted(topic.bind(session_id.py()))),
+        None => session,
+    }
+}
+
+fn quoted(text: &Bound<'_, PyString>) -> String {
+    text.repr().map_or_else(
+        |_| "?".to_owned(),
+        |repr| repr.to_string_lossy().into_owned(),
+    )
+}
+
+/// A callable's name, without trusting its `__repr__`.
+pub fn describe(callable: &Bound<'_, PyAny>) -> String {
+    let py = callable.py();
+    let text = |name| {
+        callable
+            .getattr(name)
+            .and_then(|value| value.extract::<String>())
+    };
+    let Ok(name) = text(intern!(py, "__qualname__")) else {
+        return callable.get_type().fully_qualified_name().map_or_else(
+            |_| "an object".to_owned(),
+            |kind| format!("<{} object>", kind.to_string_lossy()),
+        );
+    };
+    text(intern!(py, "__module__")).map_or(name.clone(), |module| format!("{module}.{name}"))
+}
+
+// ---- logger and hooks -----------------------------------------------------------------------
+
+fn log(
+    py: Python<'_>,
+    level: &str,
+    text: &str,
+    exception: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let logger = LOGGER.get_or_try_init(py, || {
+        py.import("logging")?
+            .call_method1("getLogger", ("pagebus",))
+            .map(Bound::unbind)
+    })?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("exc_info", exception)?;
+    logger
+        .bind(py)
+        .call_method(level, ("%s", text), Some(&keywords))
+        .map(drop)
+}
+
+fn call_hook(hook: &Bound<'_, PyAny>, which: &str, record: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = hook.py();
+    hook.call1((record,)).map(drop).or_else(|error| {
+        let text = format!("the hub's {which} hook failed");
+        log(py, "error", &text, Some(error.value(py).as_any()))
+    })
+}
+
+/// Where even a report fails, the interpreter's last resort gets it.
+fn contain(hub: &Bound<'_, PubSubHub>, result: PyResult<()>) {
+    if let Err(error) = result {
+        error.write_unraisable(hub.py(), Some(hub));
+    }
+}

@@ -1,0 +1,98 @@
+//! The handle on one handler's subscription.
+
+use std::sync::Weak;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::core::subscription as core;
+use crate::delivery::handler::Handler;
+use crate::hub::PubSubHub;
+
+/// A handle on a subscription; keeps neither it nor its handler alive.
+#[pyclass(frozen, module = "pagebus", weakref)]
+pub struct Subscription {
+    hub: Py<PubSubHub>,
+    subscription: Weak<core::Subscription<Handler>>,
+    session_id: Py<PyString>,
+    topic: Option<Py<PyString>>,
+}
+
+impl Subscription {
+    /// A handle on a subscription of `hub`.
+    pub fn new(
+        hub: Py<PubSubHub>,
+        subscription: Weak<core::Subscription<Handler>>,
+        session_id: Py<PyString>,
+        topic: Option<Py<PyString>>,
+    ) -> Self {
+        Self {
+            hub,
+            subscription,
+            session_id,
+            topic,
+        }
+    }
+}
+
+#[pymethods]
+impl Subscription {
+    #[getter]
+    fn active(&self) -> bool {
+        self.subscription
+            .upgrade()
+            .is_some_and(|s| !s.is_cancelled())
+    }
+
+    #[getter]
+    fn session_id(&self, py: Python<'_>) -> Py<PyString> {
+        self.session_id.clone_ref(py)
+    }
+
+    #[getter]
+    fn topic(&self, py: Python<'_>) -> Option<Py<PyString>> {
+        self.topic.as_ref().map(|topic| topic.clone_ref(py))
+    }
+
+    fn cancel(&self, py: Python<'_>) {
+        if let Some(subscription) = self.subscription.upgrade() {
+            self.hub.get().cancel(py, &subscription);
+        }
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exc_type, exc, traceback, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Bound<'_, PyAny>,
+        exc: Bound<'_, PyAny>,
+        traceback: Bound<'_, PyAny>,
+    ) {
+        let _ = (exc_type, exc, traceback);
+        self.cancel(py);
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let session = self.session_id.bind(py).repr()?;
+        let state = if self.active() { "active" } else { "cancelled" };
+        Ok(match &self.topic {
+            Some(topic) => {
+                format!(
+                    "<Subscription of {session} on topic {} {state}>",
+                    topic.bind(py).repr()?
+                )
+            }
+            None => format!("<Subscription of {session} {state}>"),
+        })
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.hub)
+    }
+}

@@ -1,0 +1,102 @@
+"""Browser windows on a Flet program, used as a person uses them: click, type, read, look."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+KEYSTROKE_MS = 30
+PATIENCE_MS = 30_000
+
+
+class Window:
+    """One visitor's window, in which Flutter's semantics tree says what a person sees."""
+
+    def __init__(self, page: Page, pictures: Path) -> None:
+        self._page = page
+        self._pictures = pictures
+
+    def visit(self, url: str) -> None:
+        """Open the program's page."""
+        self._page.goto(url)
+        # Flutter draws on a canvas; a click on this element makes it describe the page in the DOM.
+        self._page.locator("flt-semantics-placeholder").dispatch_event("click")
+
+    def type(self, label: str, text: str) -> None:
+        """Type ``text`` into the field ``label``."""
+        field = self._field(label)
+        self._take_over(field)
+        field.press_sequentially(text, delay=KEYSTROKE_MS)
+        expect(field).to_have_value(text)
+
+    def press_enter(self) -> None:
+        """Press Enter in the field that has the focus."""
+        self._page.keyboard.press("Enter")
+
+    def click(self, label: str) -> None:
+        """Click the button ``label``."""
+        self._page.get_by_role("button", name=label, exact=True).click()
+
+    def reads(self, text: str) -> None:
+        """Wait until ``text`` stands on the page."""
+        expect(self._page.locator("flt-semantics-host")).to_contain_text(text)
+
+    def text(self) -> str:
+        """Everything that stands on the page now."""
+        return self._page.locator("flt-semantics-host").inner_text()
+
+    def is_empty(self, label: str) -> None:
+        """Wait until the field ``label`` is empty."""
+        expect(self._field(label)).to_have_value("")
+
+    def picture(self, moment: str) -> None:
+        """Keep a screenshot."""
+        self._page.screenshot(path=f"{self._pictures}-{moment}.png")
+
+    def _field(self, label: str) -> Locator:
+        return self._page.get_by_label(label)
+
+    def _take_over(self, field: Locator) -> None:
+        """Focus ``field``, and wait until Flutter edits it.
+
+        The browser focuses the element at once, Flutter attaches its own editing state a frame
+        later, and what is typed in between is lost. Attaching sets ``autocorrect`` anew.
+        """
+        field.wait_for()
+        if field.evaluate("element => element === document.activeElement"):
+            return
+        field.evaluate("element => element.removeAttribute('autocorrect')")
+        field.click()
+        expect(field).to_have_attribute("autocorrect", "on")
+
+
+@contextmanager
+def browser(chromium: Path) -> Iterator[Callable[[str, Path], Window]]:
+    """A running Chromium, as a function that opens a window of its own on an address."""
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        process = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+
+        def open_page(url: str, pictures: Path) -> Window:
+            page = process.new_context(viewport={"width": 900, "height": 600}).new_page()
+            page.set_default_timeout(PATIENCE_MS)
+            page.route(lambda address: not address.startswith(url), _refuse)
+            window = Window(page, pictures)
+            window.visit(url)
+            return window
+
+        yield open_page
+        process.close()
+
+
+def _refuse(route: Route) -> None:
+    """Nothing comes from anywhere but the program."""
+    route.abort()

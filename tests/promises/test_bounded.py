@@ -1,0 +1,455 @@
+"""Promise 9: every queue has a limit; what gives way is counted, logged and given to a hook."""
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from typing import Any
+
+import pytest
+from delivery_modes import DEADLINE, Bus, Gate, LoopThread, Recorder, WatchedExecutor, numbers
+from pagebus import Overflow, PubSubHub
+
+LIMIT = 10
+
+
+def bounded(bus: Bus, **options: Any) -> Recorder:
+    """Give the bus a hub with a small limit; returns what its overflow hook is told."""
+    overflows = Recorder()
+    bus.hub = bus.new_hub(max_pending=LIMIT, on_overflow=overflows.record, **options)
+    return overflows
+
+
+def busy_with_first(bus: Bus, gate: Gate, session_id: str = "ann") -> Recorder:
+    """A handler that is busy with a first message until the gate opens."""
+    got = bus.recorder(gate)
+    bus.subscribe(session_id, got.handler)
+    bus.hub.send_all("first")
+    gate.arrivals.wait(1)
+    return got
+
+
+@pytest.mark.parametrize("count", [LIMIT - 1, LIMIT, LIMIT + 1, LIMIT * 5])
+def test_a_blocked_handler_gets_the_newest_messages_in_order(
+    queued_bus: Bus, log: Any, count: int
+):
+    bounded(queued_bus)
+    gate = queued_bus.gate()
+    got = busy_with_first(queued_bus, gate)
+
+    for message in range(count):
+        queued_bus.hub.send_all(message)
+        assert queued_bus.hub.stats().pending <= LIMIT
+    gate.open()
+    queued_bus.settle()
+
+    assert got == ["first", *range(max(0, count - LIMIT), count)]
+    assert queued_bus.hub.stats().dropped == max(0, count - LIMIT)
+    log.take(1 if count > LIMIT else 0)
+
+
+@pytest.mark.parametrize("count", [LIMIT, LIMIT + 1, LIMIT * 5])
+def test_the_limit_holds_while_the_sender_itself_blocks_the_loop(
+    async_bus: Bus, log: Any, count: int
+):
+    bounded(async_bus)
+    got = async_bus.recorder()
+    async_bus.subscribe("ann", got.handler)
+
+    def send() -> int:
+        for message in range(count):
+            async_bus.hub.send_all(message)
+        return async_bus.hub.stats().pending
+
+    assert async_bus.run(send) == LIMIT
+    async_bus.settle()
+
+    assert got == list(range(count - LIMIT, count))
+    assert async_bus.hub.stats().dropped == count - LIMIT
+    log.take(1 if count > LIMIT else 0)
+
+
+def test_the_limit_holds_while_all_workers_are_busy_with_something_else(log: Any):
+    executor, busy, got = WatchedExecutor(2), Gate(), Recorder()
+    for _ in range(2):
+        executor.submit(busy.wait)
+    hub = PubSubHub(executor=executor, max_pending=LIMIT)
+    hub.subscribe("ann", got.record)
+
+    for message in range(LIMIT * 5):
+        hub.send_all(message)
+    assert hub.stats().pending == LIMIT
+    busy.open()
+    executor.wait_idle()
+    executor.shutdown()
+
+    assert got == list(range(LIMIT * 4, LIMIT * 5))
+    log.take(1)
+
+
+def test_the_limit_holds_inline_for_what_a_handler_sends(inline_bus: Bus, log: Any):
+    overflows, got = bounded(inline_bus), Recorder()
+
+    def handler(message: Any) -> None:
+        got.record(message)
+        if message == "first":
+            for number in range(LIMIT * 5):
+                inline_bus.hub.send_all(number)
+
+    inline_bus.subscribe("ann", handler)
+    inline_bus.hub.send_all("first")
+
+    assert got == ["first", *range(LIMIT * 4, LIMIT * 5)]
+    assert [overflow.dropped for overflow in overflows] == [1, LIMIT * 4]
+    log.take(1)
+
+
+def test_the_limit_holds_inline_for_what_other_threads_send(inline_bus: Bus, log: Any):
+    bounded(inline_bus)
+    gate = inline_bus.gate()
+    got = inline_bus.recorder(gate)
+    inline_bus.subscribe("ann", got.handler)
+    delivering = threading.Thread(target=inline_bus.hub.send_all, args=("first",))
+    delivering.start()
+    gate.arrivals.wait(1)
+
+    for message in range(LIMIT * 5):
+        inline_bus.hub.send_all(message)
+    gate.open()
+    delivering.join(DEADLINE)
+
+    assert got == ["first", *range(LIMIT * 4, LIMIT * 5)]
+    log.take(1)
+
+
+def test_a_limit_of_one_keeps_the_newest(queued_bus: Bus, log: Any):
+    queued_bus.hub = queued_bus.new_hub(max_pending=1)
+    gate = queued_bus.gate()
+    got = busy_with_first(queued_bus, gate)
+
+    for message in range(100):
+        queued_bus.hub.send_all(message)
+    gate.open()
+    queued_bus.settle()
+
+    assert got == ["first", 99]
+    assert queued_bus.hub.stats().dropped == 99
+    log.take(1)
+
+
+def test_the_limit_is_each_subscriptions_own(queued_bus: Bus, log: Any):
+    bounded(queued_bus)
+    gate = queued_bus.gate()
+    broadcast, topic = queued_bus.recorder(gate), queued_bus.recorder(gate)
+    queued_bus.subscribe("ann", broadcast.handler)
+    queued_bus.subscribe_topic("ann", "lobby", topic.handler)
+    queued_bus.hub.send_all("first")
+    gate.arrivals.wait(1)
+
+    for message in range(LIMIT):
+        queued_bus.hub.send_all(message)
+        queued_bus.hub.send_all_on_topic("lobby", message)
+    gate.open()
+    queued_bus.settle()
+
+    assert broadcast == ["first", *range(LIMIT)]
+    assert topic == [("lobby", message) for message in range(LIMIT)]
+    assert queued_bus.hub.stats().dropped == 0
+
+
+def test_messages_for_others_take_no_room(queued_bus: Bus):
+    bounded(queued_bus)
+    gate = queued_bus.gate()
+    ann = busy_with_first(queued_bus, gate)
+    bob = queued_bus.recorder()
+    queued_bus.subscribe("bob", bob.handler)
+
+    for message in range(LIMIT):
+        queued_bus.hub.send_all(message)
+    bob.wait(LIMIT)
+    for message in range(LIMIT):
+        queued_bus.hub.send_others("ann", "not for ann")
+        bob.wait(LIMIT + message + 1)
+    gate.open()
+    queued_bus.settle()
+
+    assert ann == ["first", *range(LIMIT)]
+    assert queued_bus.hub.stats().dropped == 0
+
+
+def test_messages_for_others_take_no_room_while_the_loop_is_blocked(async_bus: Bus, log: Any):
+    bounded(async_bus)
+    ann, bob = async_bus.recorder(), async_bus.recorder()
+    async_bus.subscribe("ann", ann.handler)
+    async_bus.subscribe("bob", bob.handler)
+
+    def send() -> None:
+        for message in range(LIMIT):
+            async_bus.hub.send_all(message)
+        for message in range(LIMIT):
+            async_bus.hub.send_others("ann", f"{message} not for ann")
+
+    async_bus.run(send)
+    async_bus.settle()
+
+    assert ann == list(range(LIMIT))
+    assert bob == [f"{message} not for ann" for message in range(LIMIT)]
+    assert async_bus.hub.stats().dropped == LIMIT
+    log.take(1)
+
+
+def test_other_sessions_lose_nothing(queued_bus: Bus, log: Any):
+    bounded(queued_bus)
+    gate = queued_bus.gate()
+    others = [queued_bus.recorder() for _ in range(5)]
+    for number, got in enumerate(others):
+        queued_bus.subscribe(f"session {number}", got.handler)
+    slow = busy_with_first(queued_bus, gate)
+
+    # Never more at once than the limit, so that only the blocked one falls behind.
+    for message in range(LIMIT * 5):
+        queued_bus.hub.send_all(message)
+        for got in others:
+            got.wait(message + 2)
+    gate.open()
+    queued_bus.settle()
+
+    assert others == [["first", *range(LIMIT * 5)]] * 5
+    assert slow == ["first", *range(LIMIT * 4, LIMIT * 5)]
+    log.take(1)
+
+
+def test_the_hook_is_told_when_a_burst_begins_and_when_it_is_over(queued_bus: Bus, log: Any):
+    overflows, gate = bounded(queued_bus), queued_bus.gate()
+    got = busy_with_first(queued_bus, gate)
+
+    for message in range(LIMIT):
+        queued_bus.hub.send_all(message)
+    assert overflows == []
+    for message in range(25):
+        queued_bus.hub.send_all(message)
+    overflows.wait(1)
+    assert [overflow.dropped for overflow in overflows] == [1]
+    gate.open()
+    queued_bus.settle()
+
+    first, last = overflows.wait(2)
+    assert (first.dropped, last.dropped) == (1, 25)
+    for overflow in (first, last):
+        assert (overflow.session_id, overflow.topic) == ("ann", None)
+        assert overflow.handler is got.handler
+    log.take(1)
+
+
+def test_each_burst_is_told_and_logged_once(queued_bus: Bus, log: Any):
+    overflows = bounded(queued_bus)
+    gates = [queued_bus.gate() for _ in range(3)]
+    got = Recorder()
+    subscriptions = []
+    for round_, gate in enumerate(gates):
+        handler = queued_bus.handler(got.record, gate)
+        subscriptions.append(queued_bus.subscribe_topic("ann", f"round {round_}", handler))
+    for round_, gate in enumerate(gates):
+        topic = f"round {round_}"
+        queued_bus.hub.send_all_on_topic(topic, "first")
+        gate.arrivals.wait(1)
+        for message in range(LIMIT + 7):
+            queued_bus.hub.send_all_on_topic(topic, message)
+        gate.open()
+        queued_bus.settle()
+        log.take(1)
+
+    assert [(o.topic, o.dropped) for o in overflows] == [
+        (f"round {round_}", dropped) for round_ in range(3) for dropped in (1, 7)
+    ]
+    assert queued_bus.hub.stats().dropped == 21
+
+
+def test_one_handler_may_have_several_bursts(queued_bus: Bus, log: Any):
+    overflows, got = bounded(queued_bus), Recorder()
+    gates: list[Gate] = []
+
+    def gate_of(message: Any) -> Gate | None:
+        return gates[int(message[5:])] if str(message).startswith("first") else None
+
+    def sync_handler(message: Any) -> None:
+        if gate := gate_of(message):
+            gate.wait()
+        got.record(message)
+
+    async def async_handler(message: Any) -> None:
+        if gate := gate_of(message):
+            await gate.passed()
+        got.record(message)
+
+    queued_bus.subscribe("ann", async_handler if queued_bus.mode.is_async else sync_handler)
+    for round_ in range(3):
+        gates.append(queued_bus.gate())
+        queued_bus.hub.send_all(f"first{round_}")
+        gates[-1].arrivals.wait(1)
+        for message in range(LIMIT + round_ + 1):
+            queued_bus.hub.send_all(message)
+        gates[-1].open()
+        overflows.wait(2 * round_ + 2)
+        queued_bus.settle()
+        log.take(1)
+
+    assert [overflow.dropped for overflow in overflows] == [1, 1, 1, 2, 1, 3]
+
+
+def test_the_log_line_names_session_topic_and_handler(queued_bus: Bus, log: Any):
+    gate, got = queued_bus.gate(), Recorder()
+    queued_bus.hub = queued_bus.new_hub(max_pending=1)
+
+    def slow_reader(topic: str, message: Any) -> None:
+        gate.wait()
+        got.record(message)
+
+    async def slow_reader_async(topic: str, message: Any) -> None:
+        await gate.passed()
+        got.record(message)
+
+    handler = slow_reader_async if queued_bus.mode.is_async else slow_reader
+    queued_bus.subscribe_topic("session of ann", "room with a view", handler)
+    queued_bus.hub.send_all_on_topic("room with a view", "first")
+    gate.arrivals.wait(1)
+    for message in range(10):
+        queued_bus.hub.send_all_on_topic("room with a view", message)
+    gate.open()
+    queued_bus.settle()
+
+    (record,) = log.take(1)
+    assert record.levelno == logging.WARNING
+    for part in ("session of ann", "room with a view", "slow_reader"):
+        assert part in record.getMessage()
+
+
+def test_a_hook_may_use_the_hub_and_may_fail(queued_bus: Bus, log: Any):
+    gate, told = queued_bus.gate(), Recorder()
+
+    def evict(overflow: Overflow) -> None:
+        queued_bus.hub.unsubscribe_all(overflow.session_id)
+        queued_bus.hub.send_all_on_topic("admin", f"{overflow.session_id} is too slow")
+        raise RuntimeError("the hook is broken")
+
+    queued_bus.hub = queued_bus.new_hub(max_pending=LIMIT, on_overflow=evict)
+    queued_bus.subscribe_topic("admin", "admin", queued_bus.handler(told.record))
+    slow = busy_with_first(queued_bus, gate)
+    for message in range(LIMIT * 3):
+        queued_bus.hub.send_all(message)
+    told.wait(1)
+    gate.open()
+    queued_bus.settle()
+
+    assert told == [("admin", "ann is too slow")]
+    assert slow == ["first"]
+    text = "\n".join(log.text(record) for record in log.take_all())
+    assert "the hook is broken" in text
+
+
+class Message:
+    """A message that can be watched going."""
+
+
+def test_what_gives_way_is_let_go_at_once(queued_bus: Bus, log: Any):
+    bounded(queued_bus)
+    gate = queued_bus.gate()
+    busy_with_first(queued_bus, gate)
+
+    def send() -> weakref.ref[Message]:
+        message = Message()
+        queued_bus.hub.send_all(message)
+        return weakref.ref(message)
+
+    sent = [send() for _ in range(LIMIT * 5)]
+    if queued_bus.loop:
+        queued_bus.loop.spin()
+    gc.collect()
+    assert sum(message() is not None for message in sent) == LIMIT
+
+    gate.open()
+    queued_bus.settle()
+    log.take(1)
+
+
+def test_twenty_thousand_sends_to_a_slow_handler_make_no_heap_of_tasks(async_bus: Bus, log: Any):
+    gate = async_bus.gate()
+    slow = async_bus.recorder(gate)
+    async_bus.subscribe("ann", slow.handler)
+    async_bus.hub.send_all("first")
+    gate.arrivals.wait(1)
+
+    for message in range(20_000):
+        async_bus.hub.send_all(message)
+    async_bus.loop.spin()
+
+    assert async_bus.run(lambda: len(asyncio.all_tasks())) <= 3
+    assert numbers(async_bus.hub)["pending"] == 10_000
+    gate.open()
+    async_bus.settle()
+    assert slow == ["first", *range(10_000, 20_000)]
+    log.take(1)
+
+
+def test_delivered_dropped_and_thrown_away_add_up(queued_bus: Bus, log: Any):
+    bounded(queued_bus)
+    gate = queued_bus.gate()
+    recorders = [queued_bus.recorder(gate) for _ in range(3)]
+    for number, got in enumerate(recorders):
+        queued_bus.subscribe(f"session {number}", got.handler)
+
+    for message in range(100):
+        queued_bus.hub.send_all(message)
+    gate.open()
+    queued_bus.settle()
+
+    stats = queued_bus.hub.stats()
+    assert stats.delivered + stats.dropped == 300
+    assert stats.delivered == sum(len(got) for got in recorders)
+    assert log.take_all()
+
+
+@pytest.mark.parametrize("late", [0, 5, 15])
+def test_who_joins_a_blocked_loop_late_is_not_charged_for_what_came_before(
+    async_bus: Bus, log: Any, late: int
+):
+    bounded(async_bus)
+    early, newcomer = async_bus.recorder(), async_bus.recorder()
+    async_bus.subscribe("ann", early.handler)
+
+    def send() -> None:
+        for message in range(25):
+            if message == late:
+                async_bus.hub.subscribe("bob", newcomer.handler)
+            async_bus.hub.send_all(message)
+
+    async_bus.run(send)
+    async_bus.settle()
+
+    assert early == list(range(15, 25))
+    assert newcomer == list(range(15, 25))
+    stats = async_bus.hub.stats()
+    assert stats.delivered == 20
+    assert stats.dropped == 15 + (15 - late)
+    log.take_all()
+
+
+def test_a_concurrent_handler_that_never_ends_has_a_limit_too(log: Any):
+    thread, gate, overflows = LoopThread(), Gate(), Recorder()
+    hub = PubSubHub(thread.loop, max_pending=LIMIT, on_overflow=overflows.record)
+
+    async def handler(message: Any) -> None:
+        await gate.passed(message)
+
+    hub.subscribe("ann", handler, concurrent=True)
+    for message in range(LIMIT * 20):
+        hub.send_all(message)
+        thread.spin(2)
+
+    # However many may overlap, what is begun and what waits is less than what was sent.
+    assert thread.run(lambda: len(asyncio.all_tasks())) < LIMIT * 20
+    gate.open()
+    thread.spin()
+    thread.close()
+    log.take_all()
