@@ -171,7 +171,7 @@ impl PubSubHub {
     /// Ends a session's subscriptions.
     pub fn remove(&self, py: Python<'_>, session: &[u8], scope: &Scope<'_>) {
         self.change(py, |router, trash| {
-            router.unsubscribe(session, scope, trash)
+            router.unsubscribe(session, scope, trash);
         });
     }
 
@@ -488,7 +488,6 @@ impl PubSubHub {
         format!("<PubSubHub sessions={sessions} topics={topics} pending={pending}>")
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.on_error)?;
         visit.call(&self.on_overflow)?;

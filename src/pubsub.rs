@@ -125,7 +125,6 @@ impl PubSub {
         ))
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.hub)
     }

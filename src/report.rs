@@ -30,7 +30,6 @@ impl HandlerFailure {
         format!("<HandlerFailure of {handler}: {exception}>")
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.exception)?;
         visit.call(&self.handler)?;
@@ -53,7 +52,6 @@ impl Overflow {
         format!("<Overflow dropped={}>", self.dropped)
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.handler)
     }

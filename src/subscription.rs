@@ -14,7 +14,7 @@ use crate::hub::PubSubHub;
 #[pyclass(frozen, module = "pagebus", weakref)]
 pub struct Subscription {
     hub: Py<PubSubHub>,
-    subscription: Weak<core::Subscription<Handler>>,
+    target: Weak<core::Subscription<Handler>>,
     session_id: Py<PyString>,
     topic: Option<Py<PyString>>,
 }
@@ -23,13 +23,13 @@ impl Subscription {
     /// A handle on a subscription of `hub`.
     pub fn new(
         hub: Py<PubSubHub>,
-        subscription: Weak<core::Subscription<Handler>>,
+        target: Weak<core::Subscription<Handler>>,
         session_id: Py<PyString>,
         topic: Option<Py<PyString>>,
     ) -> Self {
         Self {
             hub,
-            subscription,
+            target,
             session_id,
             topic,
         }
@@ -56,7 +56,7 @@ impl Subscription {
     }
 
     fn cancel(&self, py: Python<'_>) {
-        if let Some(subscription) = self.subscription.upgrade() {
+        if let Some(subscription) = self.target.upgrade() {
             self.hub.get().cancel(py, &subscription);
         }
     }
@@ -91,7 +91,6 @@ impl Subscription {
         })
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.hub)
     }

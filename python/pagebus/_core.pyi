@@ -369,14 +369,18 @@ class HandlerFailure:
 
 @final
 class Overflow:
-    """Messages dropped for one subscription, as given to the hub's ``on_overflow`` hook.
+    """Messages dropped, as given to the hub's ``on_overflow`` hook.
 
-    One burst, from the first drop until the handler has caught up, gives two: the first with
+    One burst, from the first drop until the queue is empty again, gives two: the first with
     ``dropped`` = 1, the last with the number of the whole burst.
+
+    Where one handler does not keep up, it is named. Where the event loop or the executor itself
+    does not, messages are dropped for all that listen to a topic: ``session_id`` and ``handler``
+    are ``None`` and ``dropped`` counts messages, not deliveries.
     """
 
     @property
-    def session_id(self) -> str:
+    def session_id(self) -> str | None:
         """The session whose handler does not keep up."""
 
     @property
@@ -384,7 +388,7 @@ class Overflow:
         """The topic, or ``None`` for messages sent to all."""
 
     @property
-    def handler(self) -> Callable[..., object]:
+    def handler(self) -> Callable[..., object] | None:
         """The handler that does not keep up."""
 
     @property

@@ -298,7 +298,6 @@ impl Drain {
         self.touched.store(true, Ordering::Release);
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is pyo3's")]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(phase) = self.phase.try_lock()
             && let Some(Phase::Serving(serving)) = &*phase

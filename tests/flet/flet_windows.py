@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import ElementHandle, Locator, Page, Route, expect, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -32,10 +32,10 @@ class Window:
 
     def type(self, label: str, text: str) -> None:
         """Type ``text`` into the field ``label``."""
-        field = self._field(label)
+        field = self._field(label).element_handle()
         self._take_over(field)
-        field.press_sequentially(text, delay=KEYSTROKE_MS)
-        expect(field).to_have_value(text)
+        self._page.keyboard.type(text, delay=KEYSTROKE_MS)
+        self._wait_until("([field, text]) => field.value === text", [field, text])
 
     def press_enter(self) -> None:
         """Press Enter in the field that has the focus."""
@@ -64,18 +64,20 @@ class Window:
     def _field(self, label: str) -> Locator:
         return self._page.get_by_label(label)
 
-    def _take_over(self, field: Locator) -> None:
+    def _take_over(self, field: ElementHandle) -> None:
         """Focus ``field``, and wait until Flutter edits it.
 
         The browser focuses the element at once, Flutter attaches its own editing state a frame
         later, and what is typed in between is lost. Attaching sets ``autocorrect`` anew.
         """
-        field.wait_for()
-        if field.evaluate("element => element === document.activeElement"):
+        if field.evaluate("field => field === document.activeElement"):
             return
-        field.evaluate("element => element.removeAttribute('autocorrect')")
+        field.evaluate("field => field.removeAttribute('autocorrect')")
         field.click()
-        expect(field).to_have_attribute("autocorrect", "on")
+        self._wait_until("field => field.getAttribute('autocorrect') === 'on'", field)
+
+    def _wait_until(self, condition: str, argument: object) -> None:
+        self._page.wait_for_function(condition, arg=argument)
 
 
 @contextmanager

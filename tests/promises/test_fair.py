@@ -8,8 +8,13 @@ import pytest
 from delivery_modes import LOOPS, Bus, Gate, LoopThread, Recorder, WatchedExecutor
 from pagebus import PubSubHub
 
-TURNS = 10
+TURNS = 5
 """How often other callbacks of the loop must get their turn during ten thousand calls, at least."""
+
+
+def do_some_work() -> None:
+    """Take a few microseconds, as the shortest real handler does."""
+    sum(range(200))
 
 
 class TurnCounter:
@@ -48,6 +53,7 @@ def test_the_loop_turns_while_ten_thousand_handlers_are_called(async_bus: Bus, t
     async def handler(message: Any) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
+        do_some_work()
         calls[0] += 1
 
     for number in range(10_000):
@@ -64,6 +70,7 @@ def test_the_loop_turns_while_one_handler_gets_ten_thousand_messages(async_bus: 
     calls = [0]
 
     async def handler(message: Any) -> None:
+        do_some_work()
         calls[0] += 1
 
     async_bus.subscribe("ann", handler)
@@ -157,6 +164,24 @@ def test_a_blocked_session_holds_up_no_other_even_with_two_workers():
     gate.open()
     assert blocked.wait(50) == list(range(50))
     executor.shutdown()
+
+
+def test_a_message_finds_a_free_worker_while_an_earlier_one_blocks_another(executor_bus: Bus):
+    gate = executor_bus.gate()
+    slow, quick = executor_bus.recorder(gate), executor_bus.recorder()
+    executor_bus.subscribe_topic("ann", "slow", slow.handler)
+    executor_bus.subscribe_topic("bob", "quick", quick.handler)
+    executor_bus.hub.send_all_on_topic("slow", "first")
+    gate.arrivals.wait(1)
+
+    # Nothing was waiting when the handler blocked: the only worker that was needed is stuck.
+    for message in range(10):
+        executor_bus.hub.send_all_on_topic("quick", message)
+        quick.wait(message + 1)
+
+    assert slow == []
+    gate.open()
+    executor_bus.settle()
 
 
 def test_six_blocked_sessions_take_six_of_eight_workers_and_no_more():

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from delivery_modes import (
     DEADLINE,
+    LOOPS,
     Bus,
     Gate,
     LoopThread,
     Recorder,
     WatchedExecutor,
     in_threads,
+    turns_of_the_loop,
 )
 from pagebus import PubSubHub
 
@@ -104,7 +106,7 @@ class Outrage(BaseException):
     """An error that ``except Exception`` does not catch."""
 
 
-ERRORS = [ValueError("no"), Outrage("no"), SystemExit(3), StopIteration(1), GeneratorExit()]
+ERRORS = [ValueError("no"), Outrage("no"), StopIteration(1), GeneratorExit()]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -129,21 +131,98 @@ def test_no_error_of_a_handler_reaches_the_sender_or_the_others(
     log.take(2)
 
 
-def test_a_cancellation_raised_by_a_sync_handler_is_an_error_like_any_other(
-    inline_bus: Bus, log: Any
-):
-    got = inline_bus.recorder()
+def test_a_cancellation_raised_by_a_sync_handler_stays_with_it(bus: Bus, log: Any):
+    got = bus.recorder()
 
     def give_up(message: Any) -> None:
         raise asyncio.CancelledError
 
-    inline_bus.subscribe("ann", give_up)
-    inline_bus.subscribe("bob", got.handler)
+    bus.subscribe("ann", bus.handler(give_up))
+    bus.subscribe("bob", got.handler)
 
-    inline_bus.run(inline_bus.hub.send_all, "hello")
+    bus.run(bus.hub.send_all, 1)
+    bus.run(bus.hub.send_all, 2)
+    bus.settle()
 
-    assert got == ["hello"]
-    log.take(1)
+    assert got == [1, 2]
+    log.take_all()
+
+
+QUITS = [KeyboardInterrupt, SystemExit]
+"""What means the whole process, not the handler in which it happens to be raised."""
+
+
+@pytest.mark.parametrize("quit_", QUITS)
+def test_what_ends_the_process_passes_through_an_inline_send_and_nothing_is_lost(
+    inline_bus: Bus, log: Any, quit_: type[BaseException]
+):
+    before, after = inline_bus.recorder(), inline_bus.recorder()
+
+    def end(message: Any) -> None:
+        if message == 1:
+            raise quit_
+
+    inline_bus.subscribe("ann", before.handler)
+    inline_bus.subscribe("bob", end)
+    inline_bus.subscribe("cat", after.handler)
+
+    with pytest.raises(quit_):
+        inline_bus.hub.send_all(1)
+    inline_bus.hub.send_all(2)
+
+    assert before == after == [1, 2]
+    log.take_all()
+
+
+@pytest.mark.parametrize("suspends", [False, True], ids=["straight", "suspended"])
+@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize("quit_", QUITS)
+def test_what_ends_the_process_stops_the_loop_as_in_any_task_and_nothing_is_lost(
+    kind: str, quit_: type[BaseException], suspends: bool, log: Any
+):
+    loop = LOOPS[kind]()
+    hub, before, after = PubSubHub(loop), Recorder(), Recorder()
+
+    async def end(message: Any) -> None:
+        if suspends:
+            await asyncio.sleep(0)
+        if message == 1:
+            raise quit_
+
+    hub.subscribe("ann", before.record_async)
+    hub.subscribe("bob", end)
+    hub.subscribe("cat", after.record_async)
+    hub.send_all(1)
+    hub.send_all(2)
+
+    with pytest.raises(quit_):
+        loop.run_until_complete(asyncio.wait_for(loop.create_future(), DEADLINE))
+    for task in asyncio.all_tasks(loop):
+        if "wait_for" in repr(task):
+            task.cancel()
+    loop.run_until_complete(turns_of_the_loop(20))
+    loop.close()
+
+    assert before == after == [1, 2]
+    log.take_all()
+
+
+def test_what_would_end_the_process_does_not_end_a_worker(log: Any):
+    executor, got = WatchedExecutor(1), Recorder()
+    hub = PubSubHub(executor=executor)
+
+    def end(message: Any) -> None:
+        raise SystemExit(3)
+
+    hub.subscribe("ann", end)
+    hub.subscribe("bob", got.record)
+    for message in range(3):
+        hub.send_all(message)
+
+    assert got.wait(3) == [0, 1, 2]
+    executor.wait_idle()
+    executor.shutdown()
+    log.take(3)
 
 
 def test_an_inline_send_has_been_delivered_when_it_returns(inline_bus: Bus):

@@ -1,0 +1,347 @@
+//! The router against a naive model: a plain list of subscriptions, each with its own queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use _core::core::LaneKey;
+use _core::core::fanout::Fanout;
+use _core::core::registry::Scope;
+use _core::core::router::{Parked, Ready, Router};
+use _core::core::subscription::Subscription;
+use proptest::prelude::*;
+
+type Handler = u64;
+type Message = u64;
+type Tested = Router<Handler, Message, LaneKey>;
+type Trash = _core::core::Trash<Handler, Message, LaneKey>;
+
+const LIMIT: u32 = 3;
+const LANES: LaneKey = 2;
+
+fn session(index: u8) -> Vec<u8> {
+    format!("session-{index}").into_bytes()
+}
+
+fn topic(index: u8) -> Option<Vec<u8>> {
+    (index > 0).then(|| format!("topic-{index}").into_bytes())
+}
+
+fn router() -> Tested {
+    let mut router = Router::new(LIMIT);
+    for _ in 0..LANES {
+        router.add_lane(true, |lane| lane);
+    }
+    router
+}
+
+fn walk(fanout: &mut Fanout<Handler, Message>) -> Vec<Arc<Subscription<Handler>>> {
+    let mut all = Vec::new();
+    while fanout.seek() {
+        all.extend(fanout.current().cloned());
+        fanout.advance();
+    }
+    all
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Subscribe {
+        session: u8,
+        topic: u8,
+        lane: LaneKey,
+    },
+    Unsubscribe {
+        session: u8,
+        topic: u8,
+    },
+    UnsubscribeAll {
+        session: u8,
+    },
+    Cancel {
+        nth: usize,
+    },
+    Publish {
+        topic: u8,
+        except: Option<u8>,
+    },
+    Deliver {
+        lane: LaneKey,
+    },
+    Abandon {
+        lane: LaneKey,
+    },
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let (session, topic, lane) = (0..4u8, 0..3u8, 0..LANES);
+    prop_oneof![
+        4 => (session.clone(), topic.clone(), lane.clone())
+            .prop_map(|(session, topic, lane)| Action::Subscribe { session, topic, lane }),
+        1 => (session.clone(), topic.clone())
+            .prop_map(|(session, topic)| Action::Unsubscribe { session, topic }),
+        1 => session.clone().prop_map(|session| Action::UnsubscribeAll { session }),
+        1 => (0..20usize).prop_map(|nth| Action::Cancel { nth }),
+        6 => (topic, prop::option::of(session))
+            .prop_map(|(topic, except)| Action::Publish { topic, except }),
+        3 => lane.clone().prop_map(|lane| Action::Deliver { lane }),
+        1 => lane.prop_map(|lane| Action::Abandon { lane }),
+    ]
+}
+
+#[derive(Clone)]
+struct Listed {
+    id: Handler,
+    session: u8,
+    topic: u8,
+    lane: LaneKey,
+}
+
+/// A message with those who were subscribed when it was sent.
+type Logged = (Message, u8, Vec<Handler>);
+
+#[derive(Default)]
+struct Model {
+    listed: Vec<Listed>,
+    logs: [VecDeque<Logged>; LANES as usize],
+    awake: [bool; LANES as usize],
+    next: u64,
+}
+
+impl Model {
+    /// Who gets a message on a lane; the lane's oldest on that topic gives way beyond the limit.
+    fn publish(&mut self, on: u8, except: Option<u8>) -> Vec<LaneKey> {
+        self.next += 1;
+        let mut woken = Vec::new();
+        for lane in 0..LANES {
+            let there = self
+                .listed
+                .iter()
+                .filter(|s| s.topic == on && s.lane == lane);
+            let gets = there.filter(|s| Some(s.session) != except).map(|s| s.id);
+            let gets: Vec<_> = gets.collect();
+            if gets.is_empty() {
+                continue;
+            }
+            let log = &mut self.logs[lane as usize];
+            log.push_back((self.next, on, gets));
+            if log.iter().filter(|(_, topic, _)| *topic == on).count() > LIMIT as usize {
+                let oldest = log
+                    .iter()
+                    .position(|(_, topic, _)| *topic == on)
+                    .unwrap_or(0);
+                log.remove(oldest);
+            }
+            if !std::mem::replace(&mut self.awake[lane as usize], true) {
+                woken.push(lane);
+            }
+        }
+        woken
+    }
+
+    /// The next message of a lane that anybody is left to get.
+    fn deliver(&mut self, lane: LaneKey) -> Option<(Message, Vec<Handler>)> {
+        while let Some((message, on, gets)) = self.logs[lane as usize].pop_front() {
+            if self.listed.iter().any(|s| s.topic == on && s.lane == lane) {
+                let left = |id: &Handler| self.listed.iter().any(|s| s.id == *id);
+                return Some((message, gets.into_iter().filter(left).collect()));
+            }
+        }
+        self.awake[lane as usize] = false;
+        None
+    }
+}
+
+fn apply(
+    router: &mut Tested,
+    model: &mut Model,
+    subs: &mut Vec<Arc<Subscription<u64>>>,
+    action: &Action,
+) {
+    let mut trash = Trash::default();
+    match *action {
+        Action::Subscribe {
+            session: s,
+            topic: t,
+            lane,
+        } => {
+            model.next += 1;
+            let id = model.next;
+            model.listed.push(Listed {
+                id,
+                session: s,
+                topic: t,
+                lane,
+            });
+            subs.push(router.subscribe(&session(s), topic(t).as_deref(), lane, id));
+        }
+        Action::Unsubscribe {
+            session: s,
+            topic: t,
+        } => {
+            model.listed.retain(|l| !(l.session == s && l.topic == t));
+            let name = topic(t);
+            let scope = name.as_deref().map_or(Scope::Everything, Scope::Topic);
+            router.unsubscribe(&session(s), &scope, &mut trash);
+        }
+        Action::UnsubscribeAll { session: s } => {
+            model.listed.retain(|l| l.session != s);
+            router.unsubscribe(&session(s), &Scope::All, &mut trash);
+        }
+        Action::Cancel { nth } => {
+            if let Some(subscription) = subs.get(nth) {
+                model.listed.retain(|l| l.id != subscription.handler);
+                router.cancel(subscription, &mut trash);
+            }
+        }
+        Action::Publish { topic: t, except } => {
+            let woken = model.publish(t, except);
+            let message = model.next;
+            let except = except.map(session);
+            let name = topic(t);
+            let published =
+                router.publish(name.as_deref(), except.as_deref(), || message, &mut trash);
+            let mut wake = published.wake;
+            wake.sort_unstable();
+            assert_eq!(wake, woken, "exactly the sleeping lanes are woken");
+        }
+        Action::Deliver { lane } => {
+            if !model.awake[lane as usize] {
+                return;
+            }
+            let expected = model.deliver(lane);
+            let found = router.next_fanout(lane, &mut trash).map(|mut fanout| {
+                let message = fanout.envelope.message;
+                (
+                    message,
+                    walk(&mut fanout).iter().map(|s| s.handler).collect(),
+                )
+            });
+            assert_eq!(found, expected);
+        }
+        Action::Abandon { lane } => {
+            router.abandon(lane, &mut trash);
+            model.logs[lane as usize].clear();
+            model.awake[lane as usize] = false;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn everybody_subscribed_at_the_send_gets_the_message_once_and_in_order(
+        actions in prop::collection::vec(action(), 1..60),
+    ) {
+        let (mut router, mut model, mut subs) = (router(), Model::default(), Vec::new());
+        for action in &actions {
+            apply(&mut router, &mut model, &mut subs, action);
+            let sizes = router.sizes();
+            prop_assert_eq!(sizes.subscriptions, model.listed.len());
+        }
+        for lane in 0..LANES {
+            while model.awake[lane as usize] {
+                apply(&mut router, &mut model, &mut subs, &Action::Deliver { lane });
+            }
+        }
+        prop_assert_eq!(router.sizes().pending, 0);
+    }
+
+    #[test]
+    fn a_session_on_workers_gets_the_newest_of_each_subscription_in_order(
+        sends in prop::collection::vec((0..3u8, any::<bool>()), 1..40),
+    ) {
+        let mut router = router();
+        let ids: Vec<u64> = (0..3).collect();
+        for &id in &ids {
+            router.subscribe(&session(0), topic(u8::try_from(id).unwrap_or(0)).as_deref(), 0, id);
+        }
+        let (mut expected, mut ready) = (Vec::<(u64, u64)>::new(), Vec::new());
+        for (number, &(on, dispatch)) in (0u64..).zip(&sends) {
+            let mut trash = Trash::default();
+            router.publish(topic(on).as_deref(), None, || number, &mut trash);
+            expected.push((u64::from(on), number));
+            if expected.iter().filter(|(id, _)| *id == u64::from(on)).count() > LIMIT as usize {
+                let oldest = expected.iter().position(|(id, _)| *id == u64::from(on));
+                expected.remove(oldest.unwrap_or(0));
+            }
+            if dispatch {
+                dispatch_all(&mut router, &mut ready);
+            }
+        }
+        dispatch_all(&mut router, &mut ready);
+        prop_assert_eq!(ready.len(), 1, "a session is ready once, however much it has to do");
+        let mut found = Vec::new();
+        let mut trash = Trash::default();
+        while let Some((call, _)) = router.next_call(ready[0], &mut trash) {
+            found.push((call.0.handler, call.1.message));
+        }
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(router.sizes().pending, 0);
+    }
+}
+
+fn dispatch_all(router: &mut Tested, ready: &mut Vec<u32>) {
+    let (mut losses, mut trash) = (Vec::new(), Trash::default());
+    let enter = |work| {
+        if let Ready::Session(session) = work {
+            ready.push(session);
+        }
+    };
+    router.dispatch(0, 1000, |_| false, enter, &mut losses, &mut trash);
+}
+
+#[test]
+fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    let subscription = router.subscribe(b"ann", None, 0, 7);
+    router.set_busy(&subscription, true);
+    for message in 0..5 {
+        router.publish(None, None, || message, &mut trash);
+        let fanout = router.next_fanout(0, &mut trash).expect("it was sent");
+        match router.park(&subscription, &fanout.envelope, &mut trash) {
+            Parked::Dropped(count) => assert_eq!(u64::from(count), message - 2),
+            Parked::Waiting => assert!(message < u64::from(LIMIT)),
+            Parked::Free => panic!("the handler is busy"),
+        }
+    }
+    let (first, _) = router.unpark(&subscription);
+    assert_eq!(first.map(|envelope| envelope.message), Some(2));
+    router.cancel(&subscription, &mut trash);
+    assert!(router.unpark(&subscription).0.is_none());
+    assert_eq!(router.sizes().pending, 0);
+}
+
+#[test]
+fn a_send_that_nobody_would_get_makes_nothing_and_wakes_nobody() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.subscribe(b"ann", None, 0, 1);
+    let unmade = || -> u64 { panic!("no message may be made") };
+    assert!(
+        router
+            .publish(Some(b"nobody"), None, unmade, &mut trash)
+            .wake
+            .is_empty()
+    );
+    assert!(
+        router
+            .publish(None, Some(b"ann"), unmade, &mut trash)
+            .wake
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_long_roster_keeps_its_order_through_removals() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    let all: Vec<_> = (0..1000)
+        .map(|id| router.subscribe(b"ann", None, 0, id))
+        .collect();
+    for subscription in all.iter().filter(|s| s.handler % 7 != 0) {
+        router.cancel(subscription, &mut trash);
+    }
+    router.publish(None, None, || 1, &mut trash);
+    let mut fanout = router.next_fanout(0, &mut trash).expect("it was sent");
+    let left: Vec<_> = walk(&mut fanout).iter().map(|s| s.handler).collect();
+    assert_eq!(left, (0..1000).step_by(7).collect::<Vec<_>>());
+}
