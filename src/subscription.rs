@@ -40,9 +40,7 @@ impl Subscription {
 impl Subscription {
     #[getter]
     fn active(&self) -> bool {
-        self.subscription
-            .upgrade()
-            .is_some_and(|s| !s.is_cancelled())
+        self.target.upgrade().is_some_and(|s| !s.is_cancelled())
     }
 
     #[getter]

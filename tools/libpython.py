@@ -1,4 +1,4 @@
-"""Prints the folder of this interpreter's libpython, which Rust tests link; fails where there is none."""
+"""Prints the folder of this interpreter's libpython, for the Rust tests, which link it."""
 
 import sys
 import sysconfig
