@@ -33,8 +33,8 @@ chat: $(VENV)/.wheel ## Build, and chat with yourself in two browser windows
 	@exec $(BIN)/python examples/chat.py
 
 test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build, provide what the tests need, and run them all
-	@tools/provide 'test -x /usr/bin/chromium' chromium \
-	  'Chromium as /usr/bin/chromium; without it the browser tests are skipped' || true
+	@tools/provide 'command -v chromium || command -v chromium-browser || command -v google-chrome' \
+	  chromium 'Chromium (`chromium` on the PATH); without it the browser tests are skipped' || true
 	@if tools/provide '$(BIN)/python tools/libpython.py' libpython$(call VERSION,$(BIN)/python)-dev \
 	  'the libpython of $(PYTHON); without it the tests of the Rust core are skipped'; then \
 	  LD_LIBRARY_PATH=$$($(BIN)/python tools/libpython.py) cargo test --quiet; \

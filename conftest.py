@@ -33,5 +33,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def _forbid(report: pytest.TestReport | pytest.CollectReport) -> None:
     if FORBIDDEN:
+        *_, reason = report.longrepr if isinstance(report.longrepr, tuple) else (report.longrepr,)
         report.outcome = "failed"
-        report.longrepr = f"skipped, which PAGEBUS_NO_SKIP forbids: {report.longreprtext}"
+        report.longrepr = f"PAGEBUS_NO_SKIP forbids: {reason}"

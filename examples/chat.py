@@ -1,6 +1,7 @@
 """A chat for everybody who opens the page: ``page.pubsub`` to all, on the pagebus hub.
 
 Start it, open the address that it prints in two windows, and talk to yourself.
+FLET_SERVER_PORT in the environment chooses another port.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Three rooms to join and to leave: a topic of ``page.pubsub`` each, on the pagebus hub.
 
 Start it, open the address that it prints in two windows, and join the same room in both.
+FLET_SERVER_PORT in the environment chooses another port.
 """
 
 import os

@@ -147,11 +147,14 @@ impl PubSubHub {
                 Found::Closed => return Err(HubClosed::new_err("the hub is closed")),
                 Found::New(subscription) => break subscription,
                 Found::NoLane(event_loop) => {
+                    hub.cut_off_closed_loops(py);
                     wanted.lane = Lane::Made(LoopLane::new(event_loop.bind(py), false)?);
                 }
                 Found::Candidates(candidates) => {
                     // Comparing runs anybody's code: the table may change meanwhile, so look again.
-                    if let Some(same) = first_equal(&candidates, callable)? {
+                    if let Some(same) = first_equal(&candidates, callable)?
+                        && !hub.ended_with_its_loop(py, &same)
+                    {
                         break same;
                     }
                     wanted.known.extend(candidates);
@@ -195,6 +198,38 @@ impl PubSubHub {
                 },
                 |running| Ok(Lane::Of(running.clone_ref(py))),
             ),
+        }
+    }
+
+    /// Ends the subscriptions of loops that were found running and have been closed since.
+    fn cut_off_closed_loops(&self, py: Python<'_>) {
+        let lanes = self.change(py, |router, _| {
+            router.deliverers().cloned().collect::<Vec<_>>()
+        });
+        for deliverer in lanes {
+            if let Deliverer::Loop(lane) = deliverer
+                && !lane.given
+                && lane.is_closed(py)
+            {
+                self.change(py, |router, trash| router.cut_off(lane.key, trash));
+            }
+        }
+    }
+
+    /// Ends a subscription, and all that share its loop, if that loop is closed.
+    fn ended_with_its_loop(
+        &self,
+        py: Python<'_>,
+        subscription: &core::Subscription<Handler>,
+    ) -> bool {
+        let deliverer = self.change(py, |router, _| router.deliverer_of(subscription));
+        match deliverer {
+            Some(Deliverer::Loop(lane)) if lane.is_closed(py) => {
+                self.change(py, |router, trash| router.cut_off(lane.key, trash));
+                true
+            }
+            Some(_) => false,
+            None => true,
         }
     }
 
@@ -284,7 +319,7 @@ impl Wanted<'_> {
             }
             Lane::Made(lane) => {
                 let mut place = SYNC;
-                router.add_lane(false, |key| {
+                router.add_lane(false, 1, |key| {
                     place = key;
                     Deliverer::Loop(Arc::new(lane.with_key(key)))
                 });
@@ -357,14 +392,15 @@ impl PubSubHub {
             .map(|given| ExecutorLane::new(given, nudge))
             .transpose()?;
         let executor = executor.map(Arc::new);
-        router.add_lane(true, |_| {
+        let workers = executor.as_ref().map_or(1, |executor| executor.workers);
+        router.add_lane(true, workers, |_| {
             executor
                 .clone()
                 .map_or(Deliverer::Inline, Deliverer::Executor)
         });
         let event_loop = event_loop.map(|lane| {
             let mut kept = None;
-            router.add_lane(true, |key| {
+            router.add_lane(true, 1, |key| {
                 let lane = Arc::new(lane.with_key(key));
                 kept = Some(lane.clone());
                 Deliverer::Loop(lane)

@@ -1,14 +1,15 @@
 //! What the hub tells its owner: failed calls and dropped messages, on the logger `pagebus` and
 //! to the hub's hooks. Nothing that goes wrong in here reaches a sender or a handler.
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
+use pyo3::{ffi, intern};
 
 use crate::core::router::{Parked, Published};
-use crate::delivery::{Deliverer, Envelope, Fanout, Subscription};
+use crate::delivery::{Deliverer, Envelope, Subscription};
 use crate::hub::PubSubHub;
 use crate::name;
 
@@ -109,7 +110,8 @@ fn try_failure(
     call_hook(hook.bind(py), "on_error", Bound::new(py, record)?.as_any())
 }
 
-fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
+/// Whether an exception is `asyncio.CancelledError`.
+pub fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let cancelled = CELL.import(py, "asyncio", "CancelledError");
     cancelled.is_ok_and(|cancelled| error.matches(py, cancelled).unwrap_or(false))
@@ -190,10 +192,9 @@ pub fn lane_loss(
 }
 
 /// Reports that a lane has caught up with a topic, if it has.
-pub fn topic_recovered(hub: &Bound<'_, PubSubHub>, fanout: &Fanout) {
-    if let Some(count) = fanout.burst {
-        let topic = fanout
-            .envelope
+pub fn topic_recovered(hub: &Bound<'_, PubSubHub>, envelope: &Envelope, burst: Option<u32>) {
+    if let Some(count) = burst {
+        let topic = envelope
             .message
             .topic
             .as_ref()
@@ -316,6 +317,12 @@ fn log(
 fn call_hook(hook: &Bound<'_, PyAny>, which: &str, record: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = hook.py();
     hook.call1((record,)).map(drop).or_else(|error| {
+        if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+            // Ctrl-C came while the hook ran: the main thread gets it again.
+            // SAFETY: attached; it only marks a signal as pending.
+            unsafe { ffi::PyErr_SetInterrupt() };
+            return Ok(());
+        }
         let text = format!("the hub's {which} hook failed");
         log(py, "error", &text, Some(error.value(py).as_any()))
     })

@@ -54,13 +54,9 @@ class Log(logging.Handler):
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    logger = logging.getLogger("pagebus")
-    handler = Log()
+    logger, handler = logging.getLogger("pagebus"), Log()
     logger.addHandler(handler)
-    # Otherwise pytest keeps every record, and with its traceback all that a handler held.
-    propagates, logger.propagate = logger.propagate, False
     yield handler
-    logger.propagate = propagates
     logger.removeHandler(handler)
     assert [handler.text(record) for record in handler.take_all()] == []
 

@@ -172,8 +172,9 @@ class LoopThread:
 
     def __init__(self, new_loop: NewLoop = asyncio.new_event_loop) -> None:
         self.loop = new_loop()
-        self.errors: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
+        self.errors: list[str] = []
+        # The message alone: what else there is would keep the task alive that it is about.
+        self.loop.set_exception_handler(lambda _, context: self.errors.append(context["message"]))
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.run(bool)

@@ -29,7 +29,7 @@ fn topic(index: u8) -> Option<Vec<u8>> {
 fn router() -> Tested {
     let mut router = Router::new(LIMIT);
     for _ in 0..LANES {
-        router.add_lane(true, |lane| lane);
+        router.add_lane(true, 1, |lane| lane);
     }
     router
 }
@@ -273,8 +273,8 @@ proptest! {
         prop_assert_eq!(ready.len(), 1, "a session is ready once, however much it has to do");
         let mut found = Vec::new();
         let mut trash = Trash::default();
-        while let Some((call, _)) = router.next_call(ready[0], &mut trash) {
-            found.push((call.0.handler, call.1.message));
+        while let Some(next) = router.next_call(0, ready[0], || false, &mut trash) {
+            found.push((next.call.0.handler, next.call.1.message));
         }
         prop_assert_eq!(found, expected);
         prop_assert_eq!(router.sizes().pending, 0);

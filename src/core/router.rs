@@ -26,13 +26,38 @@ struct Lane<H, M, D> {
     log: Backlog<GroupKey, Arc<Envelope<M>>>,
     /// Deliverers at work, or on their way to it.
     awake: usize,
+    /// Those of them that are inside a handler: nobody knows for how long.
+    calling: usize,
+    /// How many deliverers there may be at once.
+    workers: usize,
     /// The message whose dispatch a deliverer had to leave half way.
     interrupted: Option<Fanout<H, M>>,
     /// Calls of handlers that may overlap, where sync handlers run on an executor.
     overlapping: CallQueue<H, M>,
+    /// Handlers whose awaitable is done, for the sender's thread to go on with.
+    resumed: VecDeque<Arc<Subscription<H>>>,
     groups: usize,
     /// Whether it outlives its subscribers.
     permanent: bool,
+}
+
+impl<H, M, D> Lane<H, M, D> {
+    /// Enters one more deliverer, if all there are may be busy for long and there may be more.
+    fn hire(&mut self) -> bool {
+        let hired = self.awake == self.calling && self.awake < self.workers;
+        self.awake += usize::from(hired);
+        hired
+    }
+}
+
+/// A call for a worker to make.
+pub struct NextCall<H, M> {
+    /// The call.
+    pub call: Call<H, M>,
+    /// The size of the burst of losses that ends with it.
+    pub burst: Option<u32>,
+    /// One more worker was entered and must be started: there is work besides this call.
+    pub hired: bool,
 }
 
 /// Work for any worker of an executor.
@@ -43,8 +68,13 @@ pub enum Ready {
     Overlapping,
 }
 
-/// A subscription that lost messages: the size of the burst of losses so far.
-pub type Loss<H> = (Arc<Subscription<H>>, u32);
+/// Losses that a dispatch brought about or to an end.
+pub enum Loss<H, M> {
+    /// A subscription lost a message, the n-th of a burst.
+    Dropped(Arc<Subscription<H>>, u32),
+    /// The lane has caught up with the topic of a message, after a burst of that many.
+    CaughtUp(Arc<Envelope<M>>, u32),
+}
 
 /// What a send did.
 pub struct Published<D> {
@@ -144,15 +174,23 @@ impl<H, M, D: Clone> Router<H, M, D> {
         clippy::cast_possible_truncation,
         reason = "four billion lanes do not fit in memory"
     )]
-    pub fn add_lane(&mut self, permanent: bool, deliverer: impl FnOnce(LaneKey) -> D) -> D {
+    pub fn add_lane(
+        &mut self,
+        permanent: bool,
+        workers: usize,
+        deliverer: impl FnOnce(LaneKey) -> D,
+    ) -> D {
         let entry = self.lanes.vacant_entry();
         let deliverer = deliverer(entry.key() as LaneKey);
         entry.insert(Lane {
             deliverer: deliverer.clone(),
             log: Backlog::new(),
             awake: 0,
+            calling: 0,
+            workers,
             interrupted: None,
             overlapping: Backlog::new(),
+            resumed: VecDeque::new(),
             groups: 0,
             permanent,
         });
@@ -202,6 +240,17 @@ impl<H, M, D: Clone> Router<H, M, D> {
             self.forget(subscription, trash);
             self.sweep_queue(subscription.session, trash);
         }
+    }
+
+    /// The deliverer of a subscription that has not ended.
+    pub fn deliverer_of(&self, subscription: &Subscription<H>) -> Option<D> {
+        if subscription.is_cancelled() {
+            return None;
+        }
+        let lane = self.registry.group(subscription.group).lane;
+        self.lanes
+            .get(lane as usize)
+            .map(|lane| lane.deliverer.clone())
     }
 
     /// Ends every subscription that a lane serves: it cannot deliver any more.
@@ -317,8 +366,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             published.dropped += members.roster.len();
             lane.log.compact(&self.registry, &mut trash.logged);
         }
-        if lane.awake == 0 {
-            lane.awake = 1;
+        if lane.hire() {
             published.wake.push(lane.deliverer.clone());
         }
     }
@@ -377,13 +425,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
             count += 1;
             trash.fanouts.push(fanout);
         }
-        count += self.abandon_calls(lane, trash);
         self.interrupt(lane, None);
         self.release_lane(lane, trash);
         count
     }
 
-    fn abandon_calls(&mut self, lane: LaneKey, trash: &mut Trash<H, M, D>) -> usize {
+    /// Gives up the calls that wait for a lane's workers, because there are none any more; returns
+    /// how many that were.
+    pub fn abandon_calls(&mut self, lane: LaneKey, trash: &mut Trash<H, M, D>) -> usize {
         let registry = &self.registry;
         let queue = &mut self.lanes[lane as usize].overlapping;
         let mut count = queue.len();
@@ -464,6 +513,18 @@ impl<H, M, D: Clone> Router<H, M, D> {
         (None, subscription.share.end_burst())
     }
 
+    /// Enters that a handler's awaitable is done, so that its deliverer goes on with what waits.
+    pub fn resume(&mut self, lane: LaneKey, subscription: Arc<Subscription<H>>) -> Option<D> {
+        let lane = self.lanes.get_mut(lane as usize)?;
+        lane.resumed.push_back(subscription);
+        lane.hire().then(|| lane.deliverer.clone())
+    }
+
+    /// A handler that [`Self::resume`] entered.
+    pub fn next_resumed(&mut self, lane: LaneKey) -> Option<Arc<Subscription<H>>> {
+        self.lanes.get_mut(lane as usize)?.resumed.pop_front()
+    }
+
     // ---- workers ----------------------------------------------------------------------------
 
     /// Moves up to `budget` calls from a lane's log to the sessions that make them; sessions that
@@ -474,13 +535,16 @@ impl<H, M, D: Clone> Router<H, M, D> {
         budget: usize,
         overlaps: impl Fn(&H) -> bool,
         mut ready: impl FnMut(Ready),
-        losses: &mut Vec<Loss<H>>,
+        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) {
         let mut left = budget;
         while left > 0
             && let Some(mut fanout) = self.pop_fanout(lane, trash)
         {
+            if let Some(burst) = fanout.burst.take() {
+                losses.push(Loss::CaughtUp(fanout.envelope.clone(), burst));
+            }
             while left > 0
                 && fanout.seek()
                 && let Some(subscription) = fanout.current()
@@ -507,7 +571,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     fn enqueue(
         &mut self,
         (subscription, envelope): Call<H, M>,
-        losses: &mut Vec<Loss<H>>,
+        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<SessionKey> {
         let session = subscription.session;
@@ -519,7 +583,10 @@ impl<H, M, D: Clone> Router<H, M, D> {
             &subscription.share,
             self.limit,
         ) {
-            losses.push((subscription.clone(), subscription.share.count_dropped()));
+            losses.push(Loss::Dropped(
+                subscription.clone(),
+                subscription.share.count_dropped(),
+            ));
             owner.queue.compact(&Own, &mut trash.calls);
         }
         self.waiting += owner.queue.len() - before;
@@ -530,7 +597,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         lane: LaneKey,
         (subscription, envelope): Call<H, M>,
-        losses: &mut Vec<Loss<H>>,
+        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) {
         let queue = &mut self.lanes[lane as usize].overlapping;
@@ -541,19 +608,24 @@ impl<H, M, D: Clone> Router<H, M, D> {
             &subscription.share,
             self.limit,
         ) {
-            losses.push((subscription.clone(), subscription.share.count_dropped()));
+            losses.push(Loss::Dropped(
+                subscription.clone(),
+                subscription.share.count_dropped(),
+            ));
             queue.compact(&Own, &mut trash.calls);
         }
         self.waiting += queue.len() - before;
     }
 
-    /// The next call that a session, taken from the run queue, has to make, and the size of the
-    /// burst of losses that ends with it. `None` lets the session go.
+    /// The next call that a session, taken from the run queue, has to make; the worker counts as
+    /// calling until it has [`Self::returned`]. `None` lets the session go.
     pub fn next_call(
         &mut self,
+        lane: LaneKey,
         session: SessionKey,
+        more: impl FnOnce() -> bool,
         trash: &mut Trash<H, M, D>,
-    ) -> Option<(Call<H, M>, Option<u32>)> {
+    ) -> Option<NextCall<H, M>> {
         loop {
             let owner = self.registry.session(session)?;
             let Some(call) = owner.queue.pop(&Own, &mut trash.calls) else {
@@ -564,30 +636,51 @@ impl<H, M, D: Clone> Router<H, M, D> {
             self.waiting -= 1;
             match self.park(&call.0, &call.1, trash) {
                 Parked::Free if !call.0.is_cancelled() => {
-                    let burst = call.0.share.caught_up();
-                    return Some((call, burst));
+                    return Some(self.hand_out(lane, call, more));
                 }
                 _ => trash.calls.push(call),
             }
         }
     }
 
-    /// The next call of a handler that may overlap.
+    /// The next call of a handler that may overlap; as with [`Self::next_call`].
     pub fn next_overlapping(
         &mut self,
         lane: LaneKey,
+        more: impl FnOnce() -> bool,
         trash: &mut Trash<H, M, D>,
-    ) -> Option<(Call<H, M>, Option<u32>)> {
-        let queue = &mut self.lanes.get_mut(lane as usize)?.overlapping;
-        while let Some(call) = queue.pop(&Own, &mut trash.calls) {
+    ) -> Option<NextCall<H, M>> {
+        loop {
+            let queue = &mut self.lanes.get_mut(lane as usize)?.overlapping;
+            let call = queue.pop(&Own, &mut trash.calls)?;
             self.waiting -= 1;
             if !call.0.is_cancelled() {
-                let burst = call.0.share.caught_up();
-                return Some((call, burst));
+                return Some(self.hand_out(lane, call, more));
             }
             trash.calls.push(call);
         }
-        None
+    }
+
+    fn hand_out(
+        &mut self,
+        lane: LaneKey,
+        call: Call<H, M>,
+        more: impl FnOnce() -> bool,
+    ) -> NextCall<H, M> {
+        let burst = call.0.share.caught_up();
+        let work = self.has_log(lane) || more();
+        let hired = self.lanes.get_mut(lane as usize).is_some_and(|lane| {
+            lane.calling += 1;
+            work && lane.hire()
+        });
+        NextCall { call, burst, hired }
+    }
+
+    /// Enters that a worker is out of a handler again.
+    pub fn returned(&mut self, lane: LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.calling = lane.calling.saturating_sub(1);
+        }
     }
 
     /// Lets a session go after a bounded number of calls; `true` if it has more to do and
@@ -625,21 +718,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return None;
         }
         ready(Ready::Session(subscription.session));
-        let lane = &mut self.lanes[lane as usize];
-        (lane.awake == 0).then(|| {
-            lane.awake = 1;
-            lane.deliverer.clone()
-        })
-    }
-
-    /// Enters one more worker of the lane, unless it has `limit` of them already.
-    pub fn hire(&mut self, lane: LaneKey, limit: usize) -> bool {
-        let Some(lane) = self.lanes.get_mut(lane as usize) else {
-            return false;
-        };
-        let hired = lane.awake < limit;
-        lane.awake += usize::from(hired);
-        hired
+        let lane = self.lanes.get_mut(lane as usize)?;
+        lane.hire().then(|| lane.deliverer.clone())
     }
 
     /// Lets a worker go if there is nothing left to dispatch and, as `idle` tells, nothing ready.
@@ -650,6 +730,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let done = lane.log.is_empty() && lane.interrupted.is_none() && idle();
         lane.awake = lane.awake.saturating_sub(usize::from(done));
         done
+    }
+
+    /// Enters one more worker, beyond the limit if need be: another one is about to go.
+    pub fn add_worker(&mut self, lane: LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.awake += 1;
+        }
     }
 
     /// Enters that a worker is gone; `true` if it was the last one.

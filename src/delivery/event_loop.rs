@@ -1,7 +1,7 @@
 //! Delivery on an event loop: how sending threads wake it, and what it starts when woken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
-use super::Fanout;
-use super::drain::{self, Duty, Phase};
+use super::drain::{self, Phase};
+use super::duty::Duty;
 use crate::core::LaneKey;
 use crate::hub::PubSubHub;
 
@@ -28,10 +28,6 @@ pub struct LoopLane {
     /// `loop=` the event loop.
     on_loop: Py<PyDict>,
     nudge: Nudge,
-    /// The message that the drain tasks are in the middle of.
-    pub(super) current: Mutex<Option<Fanout>>,
-    /// How many drain tasks to make when the next handler suspends.
-    pub(super) spares: AtomicUsize,
 }
 
 impl LoopLane {
@@ -51,8 +47,6 @@ impl LoopLane {
             in_context: in_context.unbind(),
             on_loop: on_loop.unbind(),
             nudge: Nudge::new(event_loop)?,
-            current: Mutex::new(None),
-            spares: AtomicUsize::new(1),
         })
     }
 
@@ -80,6 +74,11 @@ impl LoopLane {
     /// Whether this is the lane of `event_loop`.
     pub fn runs_on(&self, event_loop: &Py<PyAny>) -> bool {
         self.event_loop.is(event_loop)
+    }
+
+    /// Whether the loop is closed.
+    pub fn is_closed(&self, py: Python<'_>) -> bool {
+        is_closed(self.event_loop.bind(py)).unwrap_or(true)
     }
 
     /// An error if the loop is closed.
@@ -154,7 +153,7 @@ pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let Err(error) = lane.start(py, Phase::Dispatching(duty)) else {
         return Ok(());
     };
-    if !is_closed(lane.event_loop.bind(py)).unwrap_or(true) {
+    if !lane.is_closed(py) {
         return Err(error);
     }
     if lane.given {

@@ -3,7 +3,8 @@
 //! Sessions with undelivered messages stand in a run queue. A job on the executor dispatches the
 //! log to the sessions, takes a ready session, makes a bounded number of its calls, puts it back
 //! if it has more, and goes on. One job serves many sessions; a handler that blocks occupies one
-//! worker and its own session, nobody else.
+//! worker and its own session, nobody else: a further job is started as soon as there is work and
+//! every job is inside a handler.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +18,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::event_loop::Nudge;
-use super::{Envelope, Subscription, drain};
+use super::{Envelope, Router, Subscription, Trash, finish};
 use crate::core::SessionKey;
-use crate::core::router::Ready;
+use crate::core::router::{Loss, NextCall, Ready};
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
+
+type Next = NextCall<super::Handler, super::Message>;
 
 /// Calls dispatched before the first one is made.
 const DISPATCH: usize = 1024;
@@ -41,7 +44,8 @@ static DEFAULT_WORKERS: Lazy<usize> = Lazy::new(|| {
 /// The hub's executor and its run queue.
 pub struct ExecutorLane {
     executor: Py<PyAny>,
-    workers: usize,
+    /// How many jobs the executor can run at once.
+    pub workers: usize,
     nudge: Option<Nudge>,
     ready: (Sender<Ready>, Receiver<Ready>),
 }
@@ -55,6 +59,11 @@ impl ExecutorLane {
             let found = executor.get_type();
             let message = format!("executor must have a submit() method; {found} has none");
             return Err(PyTypeError::new_err(message));
+        }
+        if is_process_pool(executor)? {
+            return Err(PyTypeError::new_err(
+                "executor must run in this process, as threads do",
+            ));
         }
         let workers = executor
             .getattr(intern!(py, "_max_workers"))
@@ -81,7 +90,7 @@ impl ExecutorLane {
         Ok(())
     }
 
-    /// Starts a job; the caller has entered it as a worker.
+    /// Starts a job for a worker that was entered.
     pub fn wake(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
         let py = hub.py();
         let job = Bound::new(py, Job(Mutex::new(Some(hub.clone().unbind()))))?;
@@ -98,6 +107,10 @@ impl ExecutorLane {
         let _ = self.ready.0.send(ready);
     }
 
+    fn has_ready(&self) -> bool {
+        !self.ready.1.is_empty()
+    }
+
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.executor)?;
@@ -107,8 +120,18 @@ impl ExecutorLane {
     }
 }
 
+fn is_process_pool(executor: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let modules = executor.py().import("sys")?.getattr("modules")?;
+    match modules.get_item("concurrent.futures.process") {
+        Ok(module) => executor.is_instance(&module.getattr("ProcessPoolExecutor")?),
+        Err(_) => Ok(false),
+    }
+}
+
+// ---- the job --------------------------------------------------------------------------------
+
 /// What the executor runs. Dropping one that never ran (the executor was shut down) reports what
-/// it would have delivered.
+/// it would have delivered, unless another job will.
 #[pyclass(frozen, module = "pagebus._core")]
 pub struct Job(Mutex<Option<Py<PubSubHub>>>);
 
@@ -141,13 +164,15 @@ impl Drop for Job {
 
 /// Enters that a worker is gone; the last one takes what it would have delivered with it.
 fn lose_worker(hub: &Bound<'_, PubSubHub>) {
-    let own = hub.get();
-    let left = own.change(hub.py(), |router, trash| {
-        if router.lose_worker(SYNC) {
-            router.abandon(SYNC, trash)
-        } else {
-            0
+    let Some(lane) = hub.get().executor() else {
+        return;
+    };
+    let left = hub.get().change(hub.py(), |router, trash| {
+        if !router.lose_worker(SYNC) {
+            return 0;
         }
+        while lane.ready.1.try_recv().is_ok() {}
+        router.abandon(SYNC, trash) + router.abandon_calls(SYNC, trash)
     });
     report::undeliverable(hub, left, "the executor is shut down");
 }
@@ -156,94 +181,95 @@ fn run(hub: &Bound<'_, PubSubHub>) {
     let Some(lane) = hub.get().executor() else {
         return;
     };
-    let started = Instant::now();
+    let mut started = Instant::now();
     loop {
-        dispatch(hub, lane);
-        match lane.ready.1.try_recv() {
-            Ok(ready) => {
-                hire(hub, lane);
-                serve(hub, lane, &ready);
-            }
-            Err(_) if dismissed(hub, lane) => return,
-            Err(_) => {}
+        match take_ready(hub, lane) {
+            Some(ready) => serve(hub, lane, &ready),
+            None if dismissed(hub, lane) => return,
+            None => {}
         }
         if started.elapsed() > JOB_TURN {
-            // The job's place as a worker passes to the one that takes its turn.
-            if let Err(error) = lane.wake(hub) {
-                error.write_unraisable(hub.py(), Some(hub));
+            if hands_over(hub, lane) {
+                return;
             }
-            return;
+            started = Instant::now();
         }
     }
 }
 
-/// Moves what was sent to the sessions' queues.
-fn dispatch(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) {
-    let mut losses = Vec::new();
-    hub.get().change(hub.py(), |router, trash| {
-        if router.has_log(SYNC) {
-            let (overlaps, ready) = (|h: &super::Handler| h.overlaps, |r| lane.ready(r));
-            router.dispatch(SYNC, DISPATCH, overlaps, ready, &mut losses, trash);
-        }
-    });
-    for (subscription, count) in &losses {
-        report::loss(hub, subscription, *count);
+/// Gives the job's place as a worker to a job at the end of the executor's queue. An executor
+/// that is shutting down takes none: then this job goes on until everything is delivered.
+fn hands_over(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> bool {
+    if lane.check_open(hub.py()).is_err() {
+        return false;
     }
-}
-
-/// Gets one more worker, if there is work for one.
-fn hire(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) {
-    let hired = hub.get().change(hub.py(), |router, _| {
-        (!lane.ready.1.is_empty() || router.has_log(SYNC)) && router.hire(SYNC, lane.workers)
-    });
-    if hired && let Err(error) = lane.wake(hub) {
-        error.write_unraisable(hub.py(), Some(hub));
+    hub.get()
+        .change(hub.py(), |router, _| router.add_worker(SYNC));
+    let successor = lane.wake(hub).is_ok();
+    if successor {
+        hub.get()
+            .change(hub.py(), |router, _| router.lose_worker(SYNC));
     }
+    successor
 }
 
 fn dismissed(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> bool {
     hub.get().change(hub.py(), |router, _| {
-        router.dismiss(SYNC, || lane.ready.1.is_empty())
+        router.dismiss(SYNC, || !lane.has_ready())
     })
 }
 
-fn serve(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, ready: &Ready) {
-    let delivered = match *ready {
-        Ready::Session(session) => serve_session(hub, lane, session),
-        Ready::Overlapping => {
-            let next = |router: &mut super::Router, trash: &mut super::Trash| {
-                router.next_overlapping(SYNC, trash)
-            };
-            hub.get().change(hub.py(), next).map_or(0, |(call, burst)| {
-                report::recovered(hub, &call.0, burst);
-                make(hub, lane, &call.0, &call.1);
-                1
-            })
-        }
-    };
-    hub.get().counters.add_delivered(delivered);
-}
+// ---- the work -------------------------------------------------------------------------------
 
-fn serve_session(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, session: SessionKey) -> u64 {
-    let (py, own, started) = (hub.py(), hub.get(), Instant::now());
-    for delivered in 0..BATCH {
-        dispatch(hub, lane);
-        let next = own.change(py, |router, trash| router.next_call(session, trash));
-        let Some((call, burst)) = next else {
-            return delivered as u64;
-        };
-        report::recovered(hub, &call.0, burst);
-        make(hub, lane, &call.0, &call.1);
-        if started.elapsed() > SESSION_TURN {
-            put_back(hub, lane, session);
-            return delivered as u64 + 1;
+/// Dispatches what was sent, then lets `next` find something to do.
+fn after_dispatch<T>(
+    hub: &Bound<'_, PubSubHub>,
+    lane: &ExecutorLane,
+    next: impl FnOnce(&mut Router, &mut Trash) -> T,
+) -> T {
+    let mut losses = Vec::new();
+    let result = hub.get().change(hub.py(), |router, trash| {
+        if router.has_log(SYNC) {
+            let (overlaps, ready) = (|h: &super::Handler| h.overlaps, |r| lane.ready(r));
+            router.dispatch(SYNC, DISPATCH, overlaps, ready, &mut losses, trash);
+        }
+        next(router, trash)
+    });
+    for loss in &losses {
+        match loss {
+            Loss::Dropped(subscription, count) => report::loss(hub, subscription, *count),
+            Loss::CaughtUp(envelope, burst) => report::topic_recovered(hub, envelope, Some(*burst)),
         }
     }
-    put_back(hub, lane, session);
-    BATCH as u64
+    result
 }
 
-fn put_back(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, session: SessionKey) {
+fn take_ready(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> Option<Ready> {
+    after_dispatch(hub, lane, |_, _| lane.ready.1.try_recv().ok())
+}
+
+fn serve(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, ready: &Ready) {
+    match *ready {
+        Ready::Session(session) => serve_session(hub, lane, session),
+        Ready::Overlapping => {
+            if let Some(next) = next_call(hub, lane, ready) {
+                make(hub, lane, &next);
+            }
+        }
+    }
+}
+
+fn serve_session(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, session: SessionKey) {
+    let started = Instant::now();
+    for _ in 0..BATCH {
+        let Some(next) = next_call(hub, lane, &Ready::Session(session)) else {
+            return;
+        };
+        make(hub, lane, &next);
+        if started.elapsed() > SESSION_TURN {
+            break;
+        }
+    }
     hub.get().change(hub.py(), |router, _| {
         if router.put_back(session) {
             lane.ready(Ready::Session(session));
@@ -251,19 +277,41 @@ fn put_back(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, session: SessionKey
     });
 }
 
-fn make(
-    hub: &Bound<'_, PubSubHub>,
-    lane: &ExecutorLane,
-    subscription: &Arc<Subscription>,
-    envelope: &Arc<Envelope>,
-) {
-    let py = hub.py();
-    match subscription.handler.call(py, &envelope.message) {
-        Ok(value) if value.is_none() => {}
-        Ok(value) => drain::finish_on_loop(hub, subscription, envelope, &value),
-        Err(error) => report::failure(hub, subscription, envelope, error),
+fn next_call(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, ready: &Ready) -> Option<Next> {
+    let more = || lane.has_ready();
+    let next = after_dispatch(hub, lane, |router, trash| match *ready {
+        Ready::Session(session) => router.next_call(SYNC, session, more, trash),
+        Ready::Overlapping => router.next_overlapping(SYNC, more, trash),
+    })?;
+    if next.hired {
+        // Without a further worker, this one does the work itself, later.
+        let _ = lane.wake(hub);
     }
+    report::recovered(hub, &next.call.0, next.burst);
+    Some(next)
+}
+
+fn make(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, next: &Next) {
+    let (subscription, envelope) = &next.call;
+    call(hub, subscription, envelope);
+    hub.get().counters.add_delivered(1);
+    hub.get()
+        .change(hub.py(), |router, _| router.returned(SYNC));
     if let Some(nudge) = &lane.nudge {
-        nudge.nudge(py);
+        nudge.nudge(hub.py());
+    }
+}
+
+fn call(hub: &Bound<'_, PubSubHub>, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
+    // A hook may have run since the call was handed out, and ended the subscription.
+    if subscription.is_cancelled() {
+        return;
+    }
+    match subscription.handler.call(hub.py(), &envelope.message) {
+        Ok(value) if value.is_none() => {}
+        Ok(value) => {
+            finish::on_loop(hub, subscription, envelope, &value);
+        }
+        Err(error) => report::failure(hub, subscription, envelope, error),
     }
 }

@@ -37,6 +37,11 @@ impl Message {
             body: body.clone().unbind(),
         }
     }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.body)
+    }
 }
 
 /// A handler with the context of the code that subscribed it.
@@ -96,7 +101,7 @@ impl Handler {
     /// Calls it with a message, in its context.
     #[inline]
     pub fn call<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
-        let _inside = self.enter(py)?;
+        let _inside = Inside::enter(&self.context(py)?)?;
         self.call_inside(py, message)
     }
 
@@ -114,17 +119,14 @@ impl Handler {
         }
     }
 
-    /// Enters its context, or a copy where it is entered already: calls that overlap on several
-    /// threads cannot share one.
-    pub fn enter<'py>(&self, py: Python<'py>) -> PyResult<Inside<'py>> {
-        let context = self.context.bind(py).clone();
-        Inside::enter(context.clone()).or_else(|_| {
-            // SAFETY: attached; `context` is a context object; the result is a new reference or
-            // null with an exception set.
-            let copy =
-                unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr())) };
-            Inside::enter(copy?)
-        })
+    /// The context for a call: its own, or a copy for each of several calls that may overlap.
+    pub fn context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let own = self.context.bind(py);
+        if self.overlaps {
+            copy(own)
+        } else {
+            Ok(own.clone())
+        }
     }
 
     /// Shows the garbage collector what it holds.
@@ -135,11 +137,24 @@ impl Handler {
     }
 }
 
+fn copy<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; `context` is a context object; the result is a new reference or null with
+    // an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr())) }
+}
+
 /// A context that is current until this is dropped.
 pub struct Inside<'py>(Bound<'py, PyAny>);
 
 impl<'py> Inside<'py> {
-    fn enter(context: Bound<'py, PyAny>) -> PyResult<Self> {
+    /// Enters a context, or a copy if it is entered already: a loop that runs inside a handler
+    /// can come to that.
+    #[inline]
+    pub fn enter(context: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Self::try_enter(context.clone()).or_else(|_| Self::try_enter(copy(context)?))
+    }
+
+    fn try_enter(context: Bound<'py, PyAny>) -> PyResult<Self> {
         // SAFETY: attached, and `context` is a context object.
         let status = unsafe { ffi::PyContext_Enter(context.as_ptr()) };
         if status == 0 {

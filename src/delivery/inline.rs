@@ -9,10 +9,18 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::handler::is_quit;
-use super::{Fanout, Subscription, drain};
+use super::{Envelope, Fanout, Subscription, finish};
 use crate::core::router::Parked;
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
+
+/// What the sender finds to do.
+enum Work {
+    /// A message and those who get it.
+    Message(Fanout),
+    /// A handler whose awaitable is done.
+    Resumed(Arc<Subscription>),
+}
 
 /// Delivers until the log is empty. Fails only with what is meant for the process
 /// (`KeyboardInterrupt`, `SystemExit`); what is left is then delivered with the next send.
@@ -20,19 +28,51 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let (py, own) = (hub.py(), hub.get());
     let mut delivered = 0;
     let mut result = Ok(());
-    while let Some(mut fanout) = own.change(py, |router, trash| router.next_fanout(SYNC, trash)) {
-        report::topic_recovered(hub, &fanout);
-        result = deliver(hub, &mut fanout, &mut delivered);
-        if result.is_err() {
-            own.change(py, |router, _| router.interrupt(SYNC, Some(fanout)));
-            break;
-        }
+    while result.is_ok()
+        && let Some(work) = next(hub)
+    {
+        result = match work {
+            Work::Resumed(subscription) => resume(hub, &subscription, &mut delivered),
+            Work::Message(mut fanout) => {
+                report::topic_recovered(hub, &fanout.envelope, fanout.burst.take());
+                let result = deliver(hub, &mut fanout, &mut delivered);
+                if result.is_err() {
+                    own.change(py, |router, _| router.interrupt(SYNC, Some(fanout)));
+                }
+                result
+            }
+        };
     }
     own.counters.add_delivered(delivered);
     if let Some(lane) = own.event_loop() {
         lane.nudge_from_thread(py);
     }
     result
+}
+
+fn next(hub: &Bound<'_, PubSubHub>) -> Option<Work> {
+    hub.get().change(hub.py(), |router, trash| {
+        let resumed = router.next_resumed(SYNC).map(Work::Resumed);
+        resumed.or_else(|| router.next_fanout(SYNC, trash).map(Work::Message))
+    })
+}
+
+/// Goes on with the messages that waited for a handler's awaitable.
+fn resume(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Arc<Subscription>,
+    delivered: &mut u64,
+) -> PyResult<()> {
+    loop {
+        let unpark = |router: &mut super::Router, _: &mut super::Trash| router.unpark(subscription);
+        let (next, burst) = hub.get().change(hub.py(), unpark);
+        report::recovered(hub, subscription, burst);
+        let Some(envelope) = next else { return Ok(()) };
+        *delivered += 1;
+        if call(hub, subscription, &envelope)? {
+            return Ok(());
+        }
+    }
 }
 
 fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64) -> PyResult<()> {
@@ -44,7 +84,7 @@ fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64)
             continue;
         }
         *delivered += 1;
-        let result = call(hub, subscription, fanout);
+        let result = call(hub, subscription, &fanout.envelope).map(drop);
         fanout.advance();
         result?;
     }
@@ -60,24 +100,19 @@ fn waits(hub: &Bound<'_, PubSubHub>, subscription: &Arc<Subscription>, fanout: &
     !matches!(parked, Parked::Free)
 }
 
+/// Calls a handler; tells whether its awaitable goes on elsewhere.
 fn call(
     hub: &Bound<'_, PubSubHub>,
     subscription: &Arc<Subscription>,
-    fanout: &Fanout,
-) -> PyResult<()> {
-    match subscription
-        .handler
-        .call(hub.py(), &fanout.envelope.message)
-    {
-        Ok(value) if value.is_none() => Ok(()),
-        Ok(value) => {
-            drain::finish_on_loop(hub, subscription, &fanout.envelope, &value);
-            Ok(())
-        }
+    envelope: &Arc<Envelope>,
+) -> PyResult<bool> {
+    match subscription.handler.call(hub.py(), &envelope.message) {
+        Ok(value) if value.is_none() => Ok(false),
+        Ok(value) => Ok(finish::on_loop(hub, subscription, envelope, &value)),
         Err(error) if is_quit(hub.py(), &error) => Err(error),
         Err(error) => {
-            report::failure(hub, subscription, &fanout.envelope, error);
-            Ok(())
+            report::failure(hub, subscription, envelope, error);
+            Ok(false)
         }
     }
 }

@@ -1,10 +1,16 @@
 //! How a message reaches a Python callable: inline, on an event loop, or on worker threads.
 
+pub mod call;
 pub mod drain;
+pub mod duty;
 pub mod event_loop;
 pub mod executor;
+pub mod finish;
 pub mod handler;
 pub mod inline;
+pub mod serving;
+pub mod walk;
+pub mod watch;
 
 use std::sync::Arc;
 

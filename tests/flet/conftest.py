@@ -1,70 +1,62 @@
 """What the tests against a real Flet need: its versions, running programs, browser windows."""
 
-import os
+import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from environments import GROUPS, ROOT, python_of
-from flet_servers import Server
 
-CHROMIUM = Path("/usr/bin/chromium")
-PROGRAMS = Path(__file__).parent / "programs"
+from environments import FLET_0_28, FLET_0_86, FLET_1_0, PROGRAMS, ROOT, VERSIONS, interpreter
+from flet_servers import Serve, Server
+from flet_windows import Meet, Window, browser
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def require(condition: object, what: str) -> None:
-    """Skip the test for want of ``what``; where skipping is forbidden, fail."""
-    if condition:
-        return
-    if os.environ.get("PAGEBUS_NO_SKIP") == "1":
-        pytest.fail(f"missing: {what}", pytrace=False)
-    pytest.skip(f"missing: {what}")
+    """Skip the test for want of ``what``; where skipping is forbidden, that is a failure."""
+    if not condition:
+        pytest.skip(f"missing: {what}")
 
 
 # ---- the versions of Flet -----------------------------------------------------------------------
 
 
-def _interpreter(version: str) -> str:
-    """An interpreter that imports Flet ``version`` and pagebus; Flet 1.0 is in this one's own."""
-    if version == "flet-1.0":
-        return sys.executable
-    python = python_of(version)
+def _python(version: str) -> str:
+    """An interpreter that imports this version of Flet, and pagebus."""
+    python = interpreter(version)
     probe = [str(python), "-c", "import flet, pagebus"]
     works = python.exists() and subprocess.run(probe, capture_output=True).returncode == 0
-    require(works, f"the environment {version} (python tests/flet/environments.py makes it)")
+    require(works, f"an environment with {version} (`make test` provides it)")
     return str(python)
 
 
 @pytest.fixture(scope="session")
 def flet_1_0() -> str:
     """An interpreter with Flet 1.0."""
-    return _interpreter("flet-1.0")
+    return _python(FLET_1_0)
 
 
 @pytest.fixture(scope="session")
 def flet_0_86() -> str:
     """An interpreter with Flet 0.86."""
-    return _interpreter("flet-0.86")
+    return _python(FLET_0_86)
 
 
 @pytest.fixture(scope="session")
 def flet_0_28() -> str:
     """An interpreter with Flet 0.28.3."""
-    return _interpreter("flet-0.28")
+    return _python(FLET_0_28)
 
 
-@pytest.fixture(scope="session", params=["flet-1.0", *GROUPS])
+@pytest.fixture(scope="session", params=VERSIONS)
 def any_flet(request: pytest.FixtureRequest) -> str:
     """An interpreter with each supported version of Flet in turn."""
-    return _interpreter(request.param)
+    return _python(request.param)
 
 
 # ---- running programs ---------------------------------------------------------------------------
-
-Serve = Callable[..., Server]
 
 
 @pytest.fixture
@@ -80,12 +72,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         return server
 
     yield start
-    logs = [(server.log(), server.stop())[0] for server in servers]
+    logs = [server.log() for server in servers]
+    assert [server.stop() for server in servers] == [0] * len(servers)
     assert not [log for log in logs if "Traceback" in log]
 
 
 @pytest.fixture
-def board(serve: Serve) -> Callable[..., Server]:
+def board(serve: Serve) -> Serve:
     """Start ``programs/board.py`` on the pagebus hub: ``board(python, "sync", ...)``."""
 
     def start(python: str, kind: str, **settings: str) -> Server:
@@ -98,12 +91,17 @@ def board(serve: Serve) -> Callable[..., Server]:
 
 
 @pytest.fixture
-def open_window(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Open browser windows: ``open_window(server, "ada")`` is Ada's, with cookies of its own."""
-    require(CHROMIUM.exists(), f"Chromium at {CHROMIUM} (apt-get install chromium)")
-    from flet_windows import browser
-
+def meet(request: pytest.FixtureRequest) -> Iterator[Meet]:
+    """Let Ada and Bob open a program's page, each in a window with cookies of its own."""
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    require(chromium, "Chromium (apt-get install chromium)")
     artifacts = ROOT / "artifacts"
     artifacts.mkdir(exist_ok=True)
-    with browser(CHROMIUM) as open_page:
-        yield lambda server, name: open_page(server.url, artifacts / f"{request.node.name}-{name}")
+    with browser(str(chromium)) as open_page:
+
+        def visit(server: Server, name: str) -> Window:
+            window = open_page(server.url, artifacts / f"{request.node.name}-{name}")
+            window.type("Your name", name)
+            return window
+
+        yield lambda server: (visit(server, "Ada"), visit(server, "Bob"))

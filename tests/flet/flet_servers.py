@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,10 @@ class Server:
         except OSError:
             return False
         return True
+
+
+Serve = Callable[..., Server]
+"""``serve(python, *arguments, **settings)``: a running program, which ends with the test."""
 
 
 def _free_port() -> int:

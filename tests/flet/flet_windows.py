@@ -6,6 +6,8 @@ from pathlib import Path
 
 from playwright.sync_api import ElementHandle, Locator, Page, Route, expect, sync_playwright
 
+from flet_servers import Server
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -15,6 +17,13 @@ ARGUMENTS = [
 ]
 KEYSTROKE_MS = 30
 PATIENCE_MS = 30_000
+
+FRAMES = 40
+WAIT_FOR_FRAMES = """
+async frames => {
+    for (let frame = 0; frame < frames; frame++) await new Promise(requestAnimationFrame);
+}
+"""
 
 
 class Window:
@@ -59,6 +68,8 @@ class Window:
 
     def picture(self, moment: str) -> None:
         """Keep a screenshot."""
+        # The canvas follows the semantics tree, and buttons fade.
+        self._page.evaluate(WAIT_FOR_FRAMES, FRAMES)
         self._page.screenshot(path=f"{self._pictures}-{moment}.png")
 
     def _field(self, label: str) -> Locator:
@@ -80,8 +91,12 @@ class Window:
         self._page.wait_for_function(condition, arg=argument)
 
 
+Meet = Callable[[Server], tuple[Window, Window]]
+"""``meet(server)``: the windows of Ada and Bob, who have typed their names."""
+
+
 @contextmanager
-def browser(chromium: Path) -> Iterator[Callable[[str, Path], Window]]:
+def browser(chromium: str) -> Iterator[Callable[[str, Path], Window]]:
     """A running Chromium, as a function that opens a window of its own on an address."""
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:

@@ -1,22 +1,23 @@
 """The chats of Flet's documentation run unchanged under ``pagebus run``, on older Flets too."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from environments import ROOT
-from flet_sessions import JsonSession, visitors
 
-TUTORIAL = Path(__file__).parent / "programs" / "tutorial_chat.py"
+from environments import PROGRAMS, ROOT
+from flet_servers import Serve
+from flet_sessions import JsonSession, visitors
+from flet_windows import Meet
+
+TUTORIAL = PROGRAMS / "tutorial_chat.py"
 DOCUMENTED = [
     ROOT.parent / "shared" / "documented_chats" / f"seed_00{number}_chat.py" for number in range(3)
 ]
 STARTED_BY_RUN, *STARTED_BY_APP = DOCUMENTED
 
 
-def each(*programs: Path) -> Any:
+def each(*programs: Path) -> pytest.MarkDecorator:
     """Run the test with each program; those that this machine does not have are skipped."""
     return pytest.mark.parametrize(
         "program",
@@ -34,12 +35,10 @@ def each(*programs: Path) -> Any:
 @pytest.mark.browser
 @each(TUTORIAL, *DOCUMENTED)
 def test_two_windows_on_flet_0_86_read_each_other(
-    flet_0_86: str, serve: Callable[..., Any], open_window: Callable[..., Any], program: Path
+    flet_0_86: str, serve: Serve, meet: Meet, program: Path
 ) -> None:
     server = serve(flet_0_86, "-m", "pagebus", "run", program)
-    ada, bob = open_window(server, "ada"), open_window(server, "bob")
-    ada.type("Your name", "Ada")
-    bob.type("Your name", "Bob")
+    ada, bob = meet(server)
     ada.type("Your message...", "do you read me?")
     ada.click("Send")
     bob.reads("Ada: do you read me?")
@@ -52,7 +51,7 @@ def test_two_windows_on_flet_0_86_read_each_other(
 
 @each(TUTORIAL, *STARTED_BY_APP)
 def test_two_sessions_on_flet_0_28_read_each_other(
-    flet_0_28: str, serve: Callable[..., Any], program: Path
+    flet_0_28: str, serve: Serve, program: Path
 ) -> None:
     server = serve(flet_0_28, "-m", "pagebus", "run", program)
 

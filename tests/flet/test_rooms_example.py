@@ -1,10 +1,10 @@
 """The page really shows it: ``examples/rooms.py``, three topics in two browser windows."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
+
 from environments import ROOT
+from flet_servers import Serve
+from flet_windows import Meet, Window
 
 pytestmark = pytest.mark.browser
 
@@ -12,40 +12,35 @@ ROOMS = ROOT / "examples" / "rooms.py"
 
 
 @pytest.fixture
-def two_windows(
-    flet_1_0: str, serve: Callable[..., Any], open_window: Callable[..., Any]
-) -> tuple[Any, Any]:
+def people(flet_1_0: str, serve: Serve, meet: Meet) -> tuple[Window, Window]:
     """The windows of two people, both outside of every room."""
     server = serve(flet_1_0, ROOMS)
     assert server.read_line() == f"Rooms on {server.url}"
-    ada, bob = open_window(server, "ada"), open_window(server, "bob")
-    ada.type("Your name", "Ada")
-    bob.type("Your name", "Bob")
-    return ada, bob
+    return meet(server)
 
 
-def join(window: Any, room: str) -> None:
+def join(window: Window, room: str) -> None:
     window.click(f"Join {room}")
     window.reads(f"Leave {room}")
 
 
-def say(window: Any, room: str, text: str) -> None:
+def say(window: Window, room: str, text: str) -> None:
     window.type(f"Say in {room}", text)
     window.press_enter()
     window.reads(text)
     window.is_empty(f"Say in {room}")
 
 
-def test_those_in_a_room_are_told_who_joined(two_windows: tuple[Any, Any]) -> None:
-    ada, bob = two_windows
+def test_those_in_a_room_are_told_who_joined(people: tuple[Window, Window]) -> None:
+    ada, bob = people
     join(ada, "Kitchen")
     join(bob, "Kitchen")
     ada.reads("Bob joined")
     assert "Bob joined" not in bob.text()
 
 
-def test_three_rooms_are_three_conversations(two_windows: tuple[Any, Any]) -> None:
-    ada, bob = two_windows
+def test_three_rooms_are_three_conversations(people: tuple[Window, Window]) -> None:
+    ada, bob = people
     for room in ("Kitchen", "Garden", "Studio"):
         join(ada, room)
     join(bob, "Kitchen")
@@ -60,9 +55,9 @@ def test_three_rooms_are_three_conversations(two_windows: tuple[Any, Any]) -> No
     bob.picture("is-in-two-rooms")
 
 
-def test_who_leaves_one_room_still_hears_the_others(two_windows: tuple[Any, Any]) -> None:
-    ada, bob = two_windows
-    for window in two_windows:
+def test_who_leaves_one_room_still_hears_the_others(people: tuple[Window, Window]) -> None:
+    ada, bob = people
+    for window in people:
         join(window, "Kitchen")
         join(window, "Garden")
     bob.click("Leave Kitchen")

@@ -3,10 +3,11 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
+
+from environments import PROGRAMS
+from flet_servers import Serve
 from flet_sessions import DesktopSession, JsonSession, Session, WebSession, visitors
 
 VISITORS = 200
@@ -20,7 +21,7 @@ async def all_read(sessions: list[Session], text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_one_click_reaches_the_pages_of_200_visitors(
-    flet_1_0: str, board: Callable[..., Any], kind: str
+    flet_1_0: str, board: Serve, kind: str
 ) -> None:
     server = board(flet_1_0, kind)
 
@@ -34,10 +35,26 @@ def test_one_click_reaches_the_pages_of_200_visitors(
     asyncio.run(visit())
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_flets_context_in_a_handler_is_that_of_its_own_page(
+    flet_1_0: str, serve: Serve, kind: str
+) -> None:
+    program = PROGRAMS / "whose_page.py"
+    server = serve(flet_1_0, "-m", "pagebus", "run", program, kind)
+
+    async def visit() -> None:
+        async with visitors(WebSession, server.port, 3) as sessions:
+            await all_read(sessions, "ready")
+            await sessions[0].click("Click")
+            await all_read(sessions, "clicked on my own page")
+
+    asyncio.run(visit())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pretends to have a display")
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_an_idle_desktop_app_shows_a_message_at_once(
-    flet_1_0: str, board: Callable[..., Any], kind: str
+    flet_1_0: str, board: Serve, kind: str
 ) -> None:
     # Nothing else ever happens on this event loop: a message that does not wake it stays unseen.
     settings = {"FLET_FORCE_WEB_SERVER": "", "FLET_DISPLAY_URL_PREFIX": "at", "DISPLAY": ":0"}
@@ -55,7 +72,7 @@ def test_an_idle_desktop_app_shows_a_message_at_once(
 
 
 def test_a_session_that_flet_expires_leaves_nothing_in_the_hub(
-    any_flet: str, flet_0_28: str, board: Callable[..., Any]
+    any_flet: str, flet_0_28: str, board: Serve
 ) -> None:
     server = board(any_flet, "sync", FLET_SESSION_TIMEOUT="1")
     session_kind = JsonSession if any_flet == flet_0_28 else WebSession

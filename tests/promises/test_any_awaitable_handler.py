@@ -202,7 +202,9 @@ def test_nothing_that_a_lambda_still_has_to_do_holds_up_others(awaiting_bus: Bus
         awaiting_bus.hub.send_all(message)
 
     assert got.wait(10) == list(range(10))
-    gate.arrivals.wait(1)
+    gate.open()
+    assert gate.arrivals.wait(10) == list(range(10))
+    awaiting_bus.settle()
 
 
 def test_without_any_loop_a_returned_coroutine_is_a_failure_that_says_so(log: Any):

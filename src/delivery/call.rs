@@ -1,0 +1,125 @@
+//! One call of a handler on an event loop: calling it, and driving the coroutine that it returns.
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::{ffi, intern};
+
+use super::handler::{Inside, is_awaitable};
+use super::{Envelope, Subscription};
+
+/// What a handler did.
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It awaits something.
+    Suspended(Suspended),
+    /// It raised.
+    Failed(PyErr),
+}
+
+/// A handler that awaits something.
+pub struct Suspended {
+    /// What is driven.
+    pub awaitable: Py<PyAny>,
+    /// The context in which it is driven.
+    pub context: Py<PyAny>,
+    /// What it yielded, for the event loop.
+    pub yielded: Py<PyAny>,
+}
+
+/// Calls a handler and drives what it returns until that suspends or ends.
+#[inline]
+pub fn start(py: Python<'_>, subscription: &Subscription, envelope: &Envelope) -> Outcome {
+    let handler = &subscription.handler;
+    let outcome = handler.context(py).and_then(|context| {
+        let _inside = Inside::enter(&context)?;
+        let value = handler.call_inside(py, &envelope.message)?;
+        match iterator(value)? {
+            Some(awaitable) => send(&awaitable, &context),
+            None => Ok(Outcome::Done),
+        }
+    });
+    outcome.unwrap_or_else(Outcome::Failed)
+}
+
+/// Drives an awaitable on, or throws an exception into it.
+pub fn resume(
+    py: Python<'_>,
+    awaitable: &Py<PyAny>,
+    context: &Py<PyAny>,
+    thrown: Option<PyErr>,
+) -> Outcome {
+    let (awaitable, context) = (awaitable.bind(py), context.bind(py));
+    let outcome = Inside::enter(context).and_then(|_inside| match thrown {
+        None => send(awaitable, context),
+        Some(error) => throw(awaitable, context, error),
+    });
+    outcome.unwrap_or_else(Outcome::Failed)
+}
+
+/// What has to be driven to await `value`; `None` if it cannot be awaited.
+pub fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    if value.is_none() {
+        return Ok(None);
+    }
+    if value
+        .get_type()
+        .is(COROUTINE.import(py, "types", "CoroutineType")?)
+    {
+        return Ok(Some(value));
+    }
+    if !is_awaitable(&value)? {
+        return Ok(None);
+    }
+    match value.getattr(intern!(py, "__await__")) {
+        Ok(method) => method.call0().map(Some),
+        // A generator that `types.coroutine` marked.
+        Err(_) => Ok(Some(value)),
+    }
+}
+
+fn suspended(
+    awaitable: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyAny>,
+    yielded: Bound<'_, PyAny>,
+) -> Outcome {
+    Outcome::Suspended(Suspended {
+        awaitable: awaitable.clone().unbind(),
+        context: context.clone().unbind(),
+        yielded: yielded.unbind(),
+    })
+}
+
+fn throw(
+    awaitable: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyAny>,
+    error: PyErr,
+) -> PyResult<Outcome> {
+    let py = awaitable.py();
+    match awaitable.call_method1(intern!(py, "throw"), (error.into_value(py),)) {
+        Ok(yielded) => Ok(suspended(awaitable, context, yielded)),
+        Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Outcome::Done),
+        Err(error) => Err(error),
+    }
+}
+
+#[inline]
+fn send(awaitable: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+    let py = awaitable.py();
+    let mut result = std::ptr::null_mut();
+    // SAFETY: attached; both objects are alive; `result` receives a new reference, or null
+    // together with an exception.
+    let status = unsafe { ffi::PyIter_Send(awaitable.as_ptr(), ffi::Py_None(), &raw mut result) };
+    if status == ffi::PySendResult::PYGEN_ERROR {
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: the send succeeded, so `result` is a new reference.
+    let result = unsafe { Bound::from_owned_ptr(py, result) };
+    match status {
+        ffi::PySendResult::PYGEN_NEXT => Ok(suspended(awaitable, context, result)),
+        _ => Ok(Outcome::Done),
+    }
+}

@@ -1,0 +1,111 @@
+//! The duty to empty an event loop's log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use super::event_loop::LoopLane;
+use super::walk::Slice;
+use super::{Fanout, Router, Trash};
+use crate::hub::PubSubHub;
+use crate::report;
+
+/// Drain tasks to make at once, at the most, when handler after handler suspends.
+const SPARES: usize = 64;
+
+/// A duty, from the wake-up of a lane until a drain task finds its log empty. Drain tasks share
+/// it. If the last of them goes before that, because the loop was closed, what is left is
+/// reported.
+pub struct Duty {
+    /// The hub, which stays alive as long as it has something to deliver.
+    pub hub: Py<PubSubHub>,
+    /// The loop.
+    pub lane: Arc<LoopLane>,
+    /// The message that the drain tasks are in the middle of.
+    pub current: Mutex<Option<Fanout>>,
+    /// The time that the drain tasks have spent in this turn of the loop, together.
+    pub slice: Mutex<Slice>,
+    /// One drain task ended the turn: the others wait for the next one too.
+    pub resting: AtomicBool,
+    done: AtomicBool,
+    spares: AtomicUsize,
+}
+
+impl Duty {
+    /// The duty of a lane that was just woken.
+    pub fn new(hub: Py<PubSubHub>, lane: Arc<LoopLane>) -> Self {
+        Self {
+            hub,
+            lane,
+            current: Mutex::new(None),
+            slice: Mutex::new(Slice::new()),
+            resting: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            spares: AtomicUsize::new(1),
+        }
+    }
+
+    /// Whether the log was found empty.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Begins a turn.
+    pub fn begin_turn(&self) {
+        *self.slice.lock() = Slice::new();
+        self.resting.store(false, Ordering::Release);
+    }
+
+    /// How many tasks to make for `left` deliveries: twice as many each time, because where one
+    /// handler suspended, the next ones probably do too.
+    pub fn spares_for(&self, left: usize) -> usize {
+        let spares = self.spares.load(Ordering::Relaxed);
+        self.spares
+            .store((spares * 2).min(SPARES), Ordering::Relaxed);
+        spares.min(left).max(1)
+    }
+
+    /// The message to go on with: the one that is under way, or the next of the log. Without one,
+    /// the duty ends.
+    pub fn take_current(&self, py: Python<'_>) -> Option<Fanout> {
+        let mut current = self.current.lock().take();
+        if current.as_mut().is_some_and(Fanout::seek) {
+            return current;
+        }
+        drop(current);
+        self.next_fanout(py)
+    }
+
+    /// The next message of the log, if there is one; else the duty ends.
+    pub fn next_fanout(&self, py: Python<'_>) -> Option<Fanout> {
+        let hub = self.hub.bind(py);
+        let change = |router: &mut Router, trash: &mut Trash| {
+            let fanout = router.next_fanout(self.lane.key, trash);
+            self.done.store(fanout.is_none(), Ordering::Release);
+            fanout
+        };
+        let fanout = hub.get().change(py, change)?;
+        report::topic_recovered(hub, &fanout.envelope, fanout.burst);
+        Some(fanout)
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if *self.done.get_mut() {
+            return;
+        }
+        Python::try_attach(|py| {
+            let hub = self.hub.bind(py);
+            let under_way = self.current.get_mut().take().is_some();
+            let key = self.lane.key;
+            let count = hub
+                .get()
+                .change(py, |router, trash| router.abandon(key, trash));
+            let count = count + usize::from(under_way);
+            report::undeliverable(hub, count, "the event loop is closed");
+        });
+    }
+}

@@ -1,0 +1,81 @@
+//! Awaiting what a sync handler returned: a lambda that makes a coroutine, say.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::call::{self, Suspended};
+use super::drain::Phase;
+use super::event_loop::{self, LoopLane};
+use super::serving::Serving;
+use super::{Envelope, Subscription};
+use crate::hub::PubSubHub;
+use crate::report;
+
+/// Awaits on a loop what a handler returned, if that can be awaited. Until it is done, the
+/// handler is busy. Tells whether there is anything to wait for.
+pub fn on_loop(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Arc<Subscription>,
+    envelope: &Arc<Envelope>,
+    value: &Bound<'_, PyAny>,
+) -> bool {
+    try_on_loop(hub, subscription, envelope, value).unwrap_or_else(|error| {
+        report::failure(hub, subscription, envelope, error);
+        false
+    })
+}
+
+fn try_on_loop(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Arc<Subscription>,
+    envelope: &Arc<Envelope>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let Some(awaitable) = call::iterator(value.clone())? else {
+        return Ok(false);
+    };
+    let py = hub.py();
+    let Some(lane) = lane_for(hub, subscription)? else {
+        let close = awaitable
+            .getattr(intern!(py, "close"))
+            .and_then(|close| close.call0());
+        return Err(close.err().unwrap_or_else(|| {
+            PyRuntimeError::new_err(
+                "the handler returned an awaitable, and there is no event loop to await it on: \
+                 create the hub with PubSubHub(loop=...)",
+            )
+        }));
+    };
+    lane.check_open(py)?;
+    let mut serving = Serving::new(hub.clone().unbind(), lane.clone(), subscription, envelope);
+    let context = subscription.handler.context(py)?.unbind();
+    serving.suspend(Suspended {
+        awaitable: awaitable.unbind(),
+        context,
+        yielded: py.None(),
+    });
+    serving.occupy(py);
+    lane.start(py, Phase::Serving(serving)).map(|()| true)
+}
+
+/// The hub's loop, else the one that ran at `subscribe`, else the one that runs here.
+fn lane_for(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+) -> PyResult<Option<Arc<LoopLane>>> {
+    let py = hub.py();
+    if let Some(lane) = hub.get().event_loop() {
+        return Ok(Some(lane.clone()));
+    }
+    let home = subscription
+        .handler
+        .home(py)
+        .map(|home| home.clone().unbind());
+    let event_loop = home.map_or_else(|| event_loop::running(py), |home| Ok(Some(home)))?;
+    event_loop
+        .map(|found| LoopLane::new(found.bind(py), false).map(Arc::new))
+        .transpose()
+}

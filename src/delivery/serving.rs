@@ -1,0 +1,199 @@
+//! One handler that has a task of its own: its message, and those that wait behind it.
+
+use std::sync::Arc;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::call::{self, Outcome, Suspended};
+use super::drain::{self, Phase};
+use super::event_loop::LoopLane;
+use super::handler::Kind;
+use super::{Envelope, Subscription};
+use crate::hub::{PubSubHub, SYNC};
+use crate::report;
+
+/// A handler and the message that it is busy with.
+pub struct Serving {
+    /// The hub.
+    pub hub: Py<PubSubHub>,
+    lane: Arc<LoopLane>,
+    /// The handler's subscription.
+    pub subscription: Arc<Subscription>,
+    /// The message.
+    pub envelope: Arc<Envelope>,
+    /// What it awaits, and in which context; `None` before the handler is called.
+    awaited: Option<(Py<PyAny>, Py<PyAny>)>,
+    /// The handler's calls are in order, and the next one waits for this one.
+    serial: bool,
+}
+
+impl Serving {
+    /// A handler that has not been called yet.
+    pub fn new(
+        hub: Py<PubSubHub>,
+        lane: Arc<LoopLane>,
+        subscription: &Arc<Subscription>,
+        envelope: &Arc<Envelope>,
+    ) -> Self {
+        let serial = !subscription.handler.overlaps;
+        let (subscription, envelope) = (subscription.clone(), envelope.clone());
+        Self {
+            hub,
+            lane,
+            subscription,
+            envelope,
+            awaited: None,
+            serial,
+        }
+    }
+
+    /// Keeps what the handler awaits; returns what it yielded.
+    pub fn suspend(&mut self, suspended: Suspended) -> Py<PyAny> {
+        self.awaited = Some((suspended.awaitable, suspended.context));
+        suspended.yielded
+    }
+
+    /// Marks the handler as busy, if its calls are in order.
+    pub fn occupy(&self, py: Python<'_>) {
+        if self.serial {
+            let hub = self.hub.get();
+            hub.change(py, |router, _| router.set_busy(&self.subscription, true));
+        }
+    }
+
+    /// Whether the handler was called and awaits something.
+    pub fn is_suspended(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Calls the handler, or drives it on.
+    pub fn step(&mut self, py: Python<'_>, thrown: Option<PyErr>) -> Outcome {
+        if let Some((awaitable, context)) = self.awaited.take() {
+            return call::resume(py, &awaitable, &context, thrown);
+        }
+        if self.subscription.is_cancelled() {
+            return Outcome::Done;
+        }
+        self.hub.get().counters.add_delivered(1);
+        call::start(py, &self.subscription, &self.envelope)
+    }
+
+    /// Takes the message that waits for the handler, if any; else the handler is free.
+    pub fn advance(&mut self, py: Python<'_>) -> bool {
+        if !self.serial {
+            return false;
+        }
+        match self.next_envelope(py) {
+            Some(envelope) => self.envelope = envelope,
+            None => self.serial = false,
+        }
+        self.serial
+    }
+
+    fn next_envelope(&self, py: Python<'_>) -> Option<Arc<Envelope>> {
+        let hub = self.hub.bind(py);
+        if self.subscription.handler.kind == Kind::Sync {
+            self.give_back(py);
+            return None;
+        }
+        let (next, burst) = hub
+            .get()
+            .change(py, |router, _| router.unpark(&self.subscription));
+        report::recovered(hub, &self.subscription, burst);
+        next
+    }
+
+    /// Gives a sync handler's waiting messages back to the workers, or to the sender's thread.
+    fn give_back(&self, py: Python<'_>) {
+        let hub = self.hub.bind(py);
+        let wake = hub
+            .get()
+            .change(py, |router, _| match hub.get().executor() {
+                Some(executor) => {
+                    router.requeue(SYNC, &self.subscription, |work| executor.ready(work))
+                }
+                None => router.resume(SYNC, self.subscription.clone()),
+            });
+        if let Some(Err(error)) = wake.map(|deliverer| deliverer.wake(hub)) {
+            error.write_unraisable(py, Some(hub));
+        }
+    }
+
+    /// Goes on with the messages that wait, if any, in a task of its own.
+    pub fn pass_on(mut self, py: Python<'_>) {
+        if self.advance(py) {
+            self.awaited = None;
+            let lane = self.lane.clone();
+            drain::respawn(py, &lane, Phase::Serving(self));
+        }
+    }
+
+    /// Closes what the handler awaits, as the end of its task does.
+    pub fn close(mut self, py: Python<'_>) -> PyResult<()> {
+        let awaited = self.awaited.take();
+        self.pass_on(py);
+        awaited.map_or(Ok(()), |(awaitable, _)| {
+            awaitable
+                .bind(py)
+                .call_method0(intern!(py, "close"))
+                .map(drop)
+        })
+    }
+
+    /// Shows the garbage collector what it holds. A subscription that is still in the hub's
+    /// tables, and a message that others wait for too, are not its own to show.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.hub)?;
+        if let Some((awaitable, context)) = &self.awaited {
+            visit.call(awaitable)?;
+            visit.call(context)?;
+        }
+        if Arc::strong_count(&self.subscription) == 1 {
+            self.subscription.handler.traverse(visit)?;
+        }
+        if Arc::strong_count(&self.envelope) == 1 {
+            self.envelope.message.traverse(visit)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the waiting messages go: the loop that they wait for is closed.
+    fn give_up(&self, py: Python<'_>) {
+        let (hub, mut count) = (self.hub.bind(py), 0);
+        let unpark = || {
+            hub.get()
+                .change(py, |router, _| router.unpark(&self.subscription))
+                .0
+        };
+        while unpark().is_some() {
+            count += 1;
+        }
+        report::undeliverable(hub, count, "the event loop is closed");
+    }
+
+    fn abandoned(&mut self, py: Python<'_>) {
+        if self.lane.check_open(py).is_err() {
+            self.give_up(py);
+            return;
+        }
+        let Some(envelope) = self.next_envelope(py) else {
+            return;
+        };
+        let (hub, lane) = (self.hub.clone_ref(py), self.lane.clone());
+        let next = Self::new(hub, lane, &self.subscription, &envelope);
+        if let Err(error) = self.lane.start(py, Phase::Serving(next)) {
+            error.write_unraisable(py, None);
+        }
+    }
+}
+
+impl Drop for Serving {
+    /// A task was destroyed while its handler waited: the handler's other messages go on.
+    fn drop(&mut self) {
+        if std::mem::take(&mut self.serial) {
+            Python::try_attach(|py| self.abandoned(py));
+        }
+    }
+}
