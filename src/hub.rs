@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyInt, PyString, PyWeakrefReference};
 
 use crate::core::LaneKey;
 use crate::core::registry::Scope;
@@ -161,7 +161,10 @@ impl PubSubHub {
                 }
             }
         };
-        let (hub, weak) = (slf.clone().unbind(), Arc::downgrade(&subscription));
+        let (hub, weak) = (
+            PyWeakrefReference::new(slf)?.unbind(),
+            Arc::downgrade(&subscription),
+        );
         let topic = topic.map(|t| t.clone().unbind());
         Ok(Subscription::new(
             hub,
@@ -295,7 +298,10 @@ impl Wanted<'_> {
             Err(event_loop) => return Found::NoLane(event_loop),
         };
         match self.handler.take() {
-            Some(handler) => Found::New(router.subscribe(self.session, self.topic, lane, handler)),
+            Some(handler) => {
+                let overlaps = handler.overlaps;
+                Found::New(router.subscribe(self.session, self.topic, lane, handler, overlaps))
+            }
             None => Found::Closed,
         }
     }
@@ -351,23 +357,22 @@ fn first_equal(
 
 fn check_hook(hook: Option<&Bound<'_, PyAny>>, argument: &str) -> PyResult<Option<Py<PyAny>>> {
     match hook {
-        Some(hook) if !hook.is_callable() => {
-            Err(PyTypeError::new_err(format!("{argument} must be callable")))
-        }
+        Some(hook) if !hook.is_callable() => Err(name::must_be(argument, "callable", hook)),
         hook => Ok(hook.map(|hook| hook.clone().unbind())),
     }
 }
 
 fn check_limit(max_pending: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let Ok(limit) = max_pending.extract::<i64>() else {
-        return Err(PyTypeError::new_err("max_pending must be an int"));
+    let Ok(limit) = max_pending.cast::<PyInt>() else {
+        return Err(name::must_be("max_pending", "an int", max_pending));
     };
-    if limit < 1 {
+    if limit.lt(1)? {
         return Err(PyValueError::new_err(format!(
             "max_pending must be at least 1, not {limit}"
         )));
     }
-    Ok(u32::try_from(limit).unwrap_or(u32::MAX))
+    // Four billion messages do not fit in memory: more is as good as no limit.
+    Ok(limit.extract().unwrap_or(u32::MAX))
 }
 
 // ---- what Python sees -----------------------------------------------------------------------

@@ -11,13 +11,19 @@ pub fn string<'a, 'py>(
     value: &'a Bound<'py, PyAny>,
     argument: &str,
 ) -> PyResult<&'a Bound<'py, PyString>> {
-    value.cast::<PyString>().map_err(|_| {
-        let message = match value.get_type().name() {
-            Ok(name) => format!("{argument} must be a str, not {name}"),
-            Err(_) => format!("{argument} must be a str"),
-        };
-        PyTypeError::new_err(message)
-    })
+    value
+        .cast::<PyString>()
+        .map_err(|_| must_be(argument, "a str", value))
+}
+
+/// The `TypeError` for an argument of the wrong type.
+pub fn must_be(argument: &str, expected: &str, found: &Bound<'_, PyAny>) -> PyErr {
+    let kind = found.get_type().name();
+    let found = kind.map_or_else(
+        |_| "that".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    PyTypeError::new_err(format!("{argument} must be {expected}, not {found}"))
 }
 
 /// The text as UTF-8. A lone surrogate, which UTF-8 has no form for, keeps the three bytes that

@@ -1,6 +1,5 @@
 //! One session's view of a hub: Flet's `page.pubsub`.
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -23,10 +22,7 @@ impl PubSub {
     #[new]
     fn new(hub: &Bound<'_, PyAny>, session_id: &Bound<'_, PyAny>) -> PyResult<Self> {
         let Ok(hub) = hub.cast::<PubSubHub>() else {
-            let found = hub.get_type();
-            return Err(PyTypeError::new_err(format!(
-                "hub must be a pagebus.PubSubHub, not {found}"
-            )));
+            return Err(name::must_be("hub", "a pagebus.PubSubHub", hub));
         };
         let session_id = name::string(session_id, "session_id")?;
         let session = name::bytes(session_id)?.into();

@@ -4,7 +4,7 @@ use std::sync::Weak;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::core::subscription as core;
 use crate::delivery::handler::Handler;
@@ -13,7 +13,7 @@ use crate::hub::PubSubHub;
 /// A handle on a subscription; keeps neither it nor its handler alive.
 #[pyclass(frozen, module = "pagebus", weakref)]
 pub struct Subscription {
-    hub: Py<PubSubHub>,
+    hub: Py<PyWeakrefReference>,
     target: Weak<core::Subscription<Handler>>,
     session_id: Py<PyString>,
     topic: Option<Py<PyString>>,
@@ -22,7 +22,7 @@ pub struct Subscription {
 impl Subscription {
     /// A handle on a subscription of `hub`.
     pub fn new(
-        hub: Py<PubSubHub>,
+        hub: Py<PyWeakrefReference>,
         target: Weak<core::Subscription<Handler>>,
         session_id: Py<PyString>,
         topic: Option<Py<PyString>>,
@@ -54,8 +54,11 @@ impl Subscription {
     }
 
     fn cancel(&self, py: Python<'_>) {
-        if let Some(subscription) = self.target.upgrade() {
-            self.hub.get().cancel(py, &subscription);
+        let hub = self.hub.bind(py).upgrade();
+        if let (Some(subscription), Some(hub)) = (self.target.upgrade(), hub)
+            && let Ok(hub) = hub.cast::<PubSubHub>()
+        {
+            hub.get().cancel(py, &subscription);
         }
     }
 

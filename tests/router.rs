@@ -172,7 +172,7 @@ fn apply(
                 topic: t,
                 lane,
             });
-            subs.push(router.subscribe(&session(s), topic(t).as_deref(), lane, id));
+            subs.push(router.subscribe(&session(s), topic(t).as_deref(), lane, id, false));
         }
         Action::Unsubscribe {
             session: s,
@@ -254,7 +254,7 @@ proptest! {
         let mut router = router();
         let ids: Vec<u64> = (0..3).collect();
         for &id in &ids {
-            router.subscribe(&session(0), topic(u8::try_from(id).unwrap_or(0)).as_deref(), 0, id);
+            router.subscribe(&session(0), topic(u8::try_from(id).unwrap_or(0)).as_deref(), 0, id, false);
         }
         let (mut expected, mut ready) = (Vec::<(u64, u64)>::new(), Vec::new());
         for (number, &(on, dispatch)) in (0u64..).zip(&sends) {
@@ -294,8 +294,8 @@ fn dispatch_all(router: &mut Tested, ready: &mut Vec<u32>) {
 #[test]
 fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
     let (mut router, mut trash) = (router(), Trash::default());
-    let subscription = router.subscribe(b"ann", None, 0, 7);
-    router.set_busy(&subscription, true);
+    let subscription = router.subscribe(b"ann", None, 0, 7, false);
+    router.enter(&subscription);
     for message in 0..5 {
         router.publish(None, None, || message, &mut trash);
         let fanout = router.next_fanout(0, &mut trash).expect("it was sent");
@@ -315,7 +315,7 @@ fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
 #[test]
 fn a_send_that_nobody_would_get_makes_nothing_and_wakes_nobody() {
     let (mut router, mut trash) = (router(), Trash::default());
-    router.subscribe(b"ann", None, 0, 1);
+    router.subscribe(b"ann", None, 0, 1, false);
     let unmade = || -> u64 { panic!("no message may be made") };
     assert!(
         router
@@ -335,7 +335,7 @@ fn a_send_that_nobody_would_get_makes_nothing_and_wakes_nobody() {
 fn a_long_roster_keeps_its_order_through_removals() {
     let (mut router, mut trash) = (router(), Trash::default());
     let all: Vec<_> = (0..1000)
-        .map(|id| router.subscribe(b"ann", None, 0, id))
+        .map(|id| router.subscribe(b"ann", None, 0, id, false))
         .collect();
     for subscription in all.iter().filter(|s| s.handler % 7 != 0) {
         router.cancel(subscription, &mut trash);

@@ -6,6 +6,17 @@ from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any, final
 
+__all__ = [
+    "HandlerFailure",
+    "HubClosed",
+    "Overflow",
+    "PubSub",
+    "PubSubHub",
+    "Stats",
+    "Subscription",
+    "__version__",
+]
+
 __version__: str
 
 # ---- hub ------------------------------------------------------------------------------------
@@ -21,7 +32,7 @@ class PubSubHub:
     ============== ================================== ==========================================
     ``async``      with ``loop``                      on that loop, from any sending thread
     ``async``      without ``loop``                   on the loop that ran at ``subscribe``
-    sync           with ``executor``                  on the executor, one call per session at a time
+    sync           with ``executor``                  on the executor, a session's calls in turn
     sync           without ``executor``               inside the send, on the sender's thread
     ============== ================================== ==========================================
 
@@ -33,8 +44,9 @@ class PubSubHub:
         loop: The event loop on which async handlers run. Default: the loop that runs at
             ``subscribe``.
         executor: Where sync handlers run. Default: inside the send.
-        max_pending: How many messages may wait for one subscription, at least 1. Beyond it the
-            oldest is dropped, counted and reported.
+        max_pending: How many messages may wait in a queue, at least 1: for one handler that is
+            busy, and for one topic whose event loop or executor is. Beyond it the oldest is
+            dropped, counted and reported.
         on_error: Called with a :class:`HandlerFailure` after each failure has been logged.
         on_overflow: Called with an :class:`Overflow` when messages are dropped.
 
@@ -315,7 +327,7 @@ class Stats:
 
     @property
     def delivered(self) -> int:
-        """Handler calls that were begun."""
+        """Handler calls that were begun, as of the end of each deliverer's turn."""
 
     @property
     def failed(self) -> int:

@@ -187,7 +187,7 @@ impl<H, M> Registry<H, M> {
         topic: Option<&[u8]>,
         lane: LaneKey,
         handler: H,
-        serial: u64,
+        (serial, capacity): (u64, u32),
     ) -> (Arc<Subscription<H>>, bool) {
         let session = self.session_or_new(id);
         let topic = self.topic_or_new(topic);
@@ -199,6 +199,7 @@ impl<H, M> Registry<H, M> {
             session,
             group,
             serial,
+            capacity,
         ));
         owner
             .subscriptions

@@ -211,11 +211,11 @@ impl<H, M, D: Clone> Router<H, M, D> {
         topic: Option<&[u8]>,
         lane: LaneKey,
         handler: H,
+        overlaps: bool,
     ) -> Arc<Subscription<H>> {
         self.sequence += 1;
-        let (subscription, new_group) =
-            self.registry
-                .insert(session, topic, lane, handler, self.sequence);
+        let place = (self.sequence, if overlaps { self.limit } else { 1 });
+        let (subscription, new_group) = self.registry.insert(session, topic, lane, handler, place);
         if new_group {
             self.lanes[lane as usize].groups += 1;
         }
@@ -492,13 +492,19 @@ impl<H, M, D: Clone> Router<H, M, D> {
         Parked::Dropped(subscription.share.count_dropped())
     }
 
-    /// Marks a handler as busy with a message, or as free.
-    pub fn set_busy(&mut self, subscription: &Subscription<H>, busy: bool) {
-        subscription.set_busy(busy);
+    /// Enters that a call of a handler goes on. Beyond what the subscription allows, its messages
+    /// wait.
+    pub fn enter(&mut self, subscription: &Subscription<H>) {
+        subscription.enter();
     }
 
-    /// The next message that waits for a busy handler. Without one, the handler becomes free, and
-    /// the second value is the size of the burst of losses that ends with it.
+    /// Enters that a call of a handler is over.
+    pub fn leave(&mut self, subscription: &Subscription<H>) {
+        subscription.leave();
+    }
+
+    /// The next message that waits for a handler whose call is over. Without one, the call is
+    /// entered as over, and the second value is the size of the burst of losses that ends with it.
     pub fn unpark(
         &mut self,
         subscription: &Subscription<H>,
@@ -509,7 +515,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return (Some(envelope), None);
         }
         self.mailboxes.remove(&subscription.serial);
-        subscription.set_busy(false);
+        subscription.leave();
         (None, subscription.share.end_burst())
     }
 
@@ -654,10 +660,12 @@ impl<H, M, D: Clone> Router<H, M, D> {
             let queue = &mut self.lanes.get_mut(lane as usize)?.overlapping;
             let call = queue.pop(&Own, &mut trash.calls)?;
             self.waiting -= 1;
-            if !call.0.is_cancelled() {
-                return Some(self.hand_out(lane, call, more));
+            match self.park(&call.0, &call.1, trash) {
+                Parked::Free if !call.0.is_cancelled() => {
+                    return Some(self.hand_out(lane, call, more));
+                }
+                _ => trash.calls.push(call),
             }
-            trash.calls.push(call);
         }
     }
 
@@ -707,7 +715,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             .mailboxes
             .remove(&subscription.serial)
             .unwrap_or_default();
-        subscription.set_busy(false);
+        subscription.leave();
         let owner = self.registry.session(subscription.session)?;
         for envelope in mailbox.into_iter().rev() {
             owner

@@ -1,7 +1,7 @@
 //! One handler of one session, on one topic or on everything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use super::backlog::{Share, Shares};
 use super::{GroupKey, Name, SessionKey};
@@ -24,26 +24,32 @@ pub struct Subscription<H> {
     /// How many messages wait for it, in whatever queue.
     pub share: Share,
     state: AtomicU8,
+    /// Calls that go on, with a task of their own.
+    under_way: AtomicU32,
+    /// How many of them there may be before messages wait.
+    capacity: u32,
 }
 
 impl<H> Subscription<H> {
-    /// A subscription that gets every message after `serial`.
+    /// A subscription that gets every message after `serial`, and lets `capacity` calls overlap.
     pub fn new(
         handler: H,
         session_id: Name,
         session: SessionKey,
         group: GroupKey,
         serial: u64,
+        capacity: u32,
     ) -> Self {
-        let (share, state) = (Share::default(), AtomicU8::new(0));
         Self {
             handler,
             session_id,
             session,
             group,
             serial,
-            share,
-            state,
+            share: Share::default(),
+            state: AtomicU8::new(0),
+            under_way: AtomicU32::new(0),
+            capacity,
         }
     }
 
@@ -52,7 +58,7 @@ impl<H> Subscription<H> {
         self.state.load(Ordering::Acquire) & CANCELLED != 0
     }
 
-    /// Whether an earlier message still occupies the handler.
+    /// Whether earlier messages occupy the handler, so that the next has to wait.
     pub fn is_busy(&self) -> bool {
         self.state.load(Ordering::Acquire) & BUSY != 0
     }
@@ -62,8 +68,19 @@ impl<H> Subscription<H> {
         self.state.fetch_or(CANCELLED, Ordering::AcqRel) & CANCELLED == 0
     }
 
-    pub(super) fn set_busy(&self, busy: bool) {
-        if busy {
+    /// Enters that a call goes on; under the router's lock, as is [`Self::leave`].
+    pub(super) fn enter(&self) {
+        self.set_under_way(self.under_way.load(Ordering::Relaxed).saturating_add(1));
+    }
+
+    /// Enters that a call is over.
+    pub(super) fn leave(&self) {
+        self.set_under_way(self.under_way.load(Ordering::Relaxed).saturating_sub(1));
+    }
+
+    fn set_under_way(&self, count: u32) {
+        self.under_way.store(count, Ordering::Relaxed);
+        if count >= self.capacity {
             self.state.fetch_or(BUSY, Ordering::AcqRel);
         } else {
             self.state.fetch_and(!BUSY, Ordering::AcqRel);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -15,6 +15,7 @@ use super::drain::{self, Phase};
 use super::duty::Duty;
 use crate::core::LaneKey;
 use crate::hub::PubSubHub;
+use crate::name::must_be;
 
 /// An event loop that delivers to async handlers.
 pub struct LoopLane {
@@ -52,13 +53,11 @@ impl LoopLane {
 
     /// A lane on the loop that a hub was given.
     pub fn given(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        static KIND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = event_loop.py();
-        let schedule = event_loop.getattr(intern!(py, "call_soon_threadsafe"));
-        if !schedule.is_ok_and(|schedule| schedule.is_callable()) {
-            let found = event_loop.get_type();
-            return Err(PyTypeError::new_err(format!(
-                "loop must be an event loop, not {found}"
-            )));
+        let kind = KIND.import(py, "asyncio", "AbstractEventLoop")?;
+        if !event_loop.is_instance(kind)? {
+            return Err(must_be("loop", "an event loop", event_loop));
         }
         let lane = Self::new(event_loop, true)?;
         lane.check_open(py)

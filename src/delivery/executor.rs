@@ -16,12 +16,14 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 use super::event_loop::Nudge;
 use super::{Envelope, Router, Subscription, Trash, finish};
 use crate::core::SessionKey;
 use crate::core::router::{Loss, NextCall, Ready};
 use crate::hub::{PubSubHub, SYNC};
+use crate::name::must_be;
 use crate::report;
 
 type Next = NextCall<super::Handler, super::Message>;
@@ -55,10 +57,12 @@ impl ExecutorLane {
     pub fn new(executor: &Bound<'_, PyAny>, nudge: Option<Nudge>) -> PyResult<Self> {
         let py = executor.py();
         let submit = executor.getattr(intern!(py, "submit"));
-        if !submit.is_ok_and(|submit| submit.is_callable()) {
-            let found = executor.get_type();
-            let message = format!("executor must have a submit() method; {found} has none");
-            return Err(PyTypeError::new_err(message));
+        if !submit.is_ok_and(|submit| submit.is_callable()) || executor.is_instance_of::<PyType>() {
+            return Err(must_be(
+                "executor",
+                "an object with a submit() method",
+                executor,
+            ));
         }
         if is_process_pool(executor)? {
             return Err(PyTypeError::new_err(

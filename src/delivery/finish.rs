@@ -57,7 +57,7 @@ fn try_on_loop(
         context,
         yielded: py.None(),
     });
-    serving.occupy(py);
+    serving.enter(py);
     lane.start(py, Phase::Serving(serving)).map(|()| true)
 }
 

@@ -9,6 +9,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{ffi, intern};
 
+use crate::name::must_be;
+
 /// Flags of a code object: it takes `*args`; calling it makes a generator of either kind.
 const CO_VARARGS: u32 = 0x04;
 
@@ -101,7 +103,8 @@ impl Handler {
     /// Calls it with a message, in its context.
     #[inline]
     pub fn call<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
-        let _inside = Inside::enter(&self.context(py)?)?;
+        let context = self.context(py)?;
+        let _inside = Inside::enter(&context)?;
         self.call_inside(py, message)
     }
 
@@ -119,14 +122,12 @@ impl Handler {
         }
     }
 
-    /// The context for a call: its own, or a copy for each of several calls that may overlap.
+    /// The context for one call: a copy, so that what a call changes in it ends with the call.
+    #[inline]
     pub fn context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let own = self.context.bind(py);
-        if self.overlaps {
-            copy(own)
-        } else {
-            Ok(own.clone())
-        }
+        // SAFETY: attached; `context` is a context object; the result is a new reference or null
+        // with an exception set.
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(self.context.as_ptr())) }
     }
 
     /// Shows the garbage collector what it holds.
@@ -137,24 +138,13 @@ impl Handler {
     }
 }
 
-fn copy<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; `context` is a context object; the result is a new reference or null with
-    // an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr())) }
-}
-
 /// A context that is current until this is dropped.
-pub struct Inside<'py>(Bound<'py, PyAny>);
+pub struct Inside<'a, 'py>(&'a Bound<'py, PyAny>);
 
-impl<'py> Inside<'py> {
-    /// Enters a context, or a copy if it is entered already: a loop that runs inside a handler
-    /// can come to that.
+impl<'a, 'py> Inside<'a, 'py> {
+    /// Enters a context.
     #[inline]
-    pub fn enter(context: &Bound<'py, PyAny>) -> PyResult<Self> {
-        Self::try_enter(context.clone()).or_else(|_| Self::try_enter(copy(context)?))
-    }
-
-    fn try_enter(context: Bound<'py, PyAny>) -> PyResult<Self> {
+    pub fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
         // SAFETY: attached, and `context` is a context object.
         let status = unsafe { ffi::PyContext_Enter(context.as_ptr()) };
         if status == 0 {
@@ -165,13 +155,13 @@ impl<'py> Inside<'py> {
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for Inside<'_, '_> {
     fn drop(&mut self) {
         // SAFETY: attached; `enter` succeeded with this context on this thread, and no exception
         // is set: results of calls were fetched before.
         let status: c_int = unsafe { ffi::PyContext_Exit(self.0.as_ptr()) };
         if status != 0 {
-            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(&self.0));
+            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(self.0));
         }
     }
 }
@@ -186,10 +176,7 @@ pub fn is_quit(py: Python<'_>, error: &PyErr) -> bool {
 /// How to call a handler, or a `TypeError` that says why it cannot be one.
 pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
     if !callable.is_callable() {
-        let found = callable.get_type();
-        return Err(PyTypeError::new_err(format!(
-            "handler must be callable, not {found}"
-        )));
+        return Err(must_be("handler", "callable", callable));
     }
     check_arity(callable, on_topic)?;
     kind(callable)

@@ -70,6 +70,8 @@ fn resume(
         let Some(envelope) = next else { return Ok(()) };
         *delivered += 1;
         if call(hub, subscription, &envelope)? {
+            hub.get()
+                .change(hub.py(), |router, _| router.leave(subscription));
             return Ok(());
         }
     }

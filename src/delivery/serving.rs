@@ -25,8 +25,10 @@ pub struct Serving {
     pub envelope: Arc<Envelope>,
     /// What it awaits, and in which context; `None` before the handler is called.
     awaited: Option<(Py<PyAny>, Py<PyAny>)>,
-    /// The handler's calls are in order, and the next one waits for this one.
-    serial: bool,
+    /// The handler was called with the message.
+    begun: bool,
+    /// The call was entered as under way, and has to be entered as over.
+    entered: bool,
 }
 
 impl Serving {
@@ -37,7 +39,6 @@ impl Serving {
         subscription: &Arc<Subscription>,
         envelope: &Arc<Envelope>,
     ) -> Self {
-        let serial = !subscription.handler.overlaps;
         let (subscription, envelope) = (subscription.clone(), envelope.clone());
         Self {
             hub,
@@ -45,22 +46,24 @@ impl Serving {
             subscription,
             envelope,
             awaited: None,
-            serial,
+            begun: false,
+            entered: false,
         }
     }
 
     /// Keeps what the handler awaits; returns what it yielded.
     pub fn suspend(&mut self, suspended: Suspended) -> Py<PyAny> {
+        self.begun = true;
         self.awaited = Some((suspended.awaitable, suspended.context));
         suspended.yielded
     }
 
-    /// Marks the handler as busy, if its calls are in order.
-    pub fn occupy(&self, py: Python<'_>) {
-        if self.serial {
-            let hub = self.hub.get();
-            hub.change(py, |router, _| router.set_busy(&self.subscription, true));
-        }
+    /// Enters the call as under way.
+    pub fn enter(&mut self, py: Python<'_>) {
+        self.entered = true;
+        self.hub
+            .get()
+            .change(py, |router, _| router.enter(&self.subscription));
     }
 
     /// Whether the handler was called and awaits something.
@@ -73,6 +76,7 @@ impl Serving {
         if let Some((awaitable, context)) = self.awaited.take() {
             return call::resume(py, &awaitable, &context, thrown);
         }
+        self.begun = true;
         if self.subscription.is_cancelled() {
             return Outcome::Done;
         }
@@ -82,14 +86,17 @@ impl Serving {
 
     /// Takes the message that waits for the handler, if any; else the handler is free.
     pub fn advance(&mut self, py: Python<'_>) -> bool {
-        if !self.serial {
+        if !self.entered {
             return false;
         }
         match self.next_envelope(py) {
-            Some(envelope) => self.envelope = envelope,
-            None => self.serial = false,
+            Some(envelope) => {
+                self.envelope = envelope;
+                self.begun = false;
+            }
+            None => self.entered = false,
         }
-        self.serial
+        self.entered
     }
 
     fn next_envelope(&self, py: Python<'_>) -> Option<Arc<Envelope>> {
@@ -161,7 +168,7 @@ impl Serving {
 
     /// Lets the waiting messages go: the loop that they wait for is closed.
     fn give_up(&self, py: Python<'_>) {
-        let (hub, mut count) = (self.hub.bind(py), 0);
+        let (hub, mut count) = (self.hub.bind(py), usize::from(!self.begun));
         let unpark = || {
             hub.get()
                 .change(py, |router, _| router.unpark(&self.subscription))
@@ -178,11 +185,13 @@ impl Serving {
             self.give_up(py);
             return;
         }
-        let Some(envelope) = self.next_envelope(py) else {
+        let unbegun = (!self.begun).then(|| self.envelope.clone());
+        let Some(envelope) = unbegun.or_else(|| self.next_envelope(py)) else {
             return;
         };
         let (hub, lane) = (self.hub.clone_ref(py), self.lane.clone());
-        let next = Self::new(hub, lane, &self.subscription, &envelope);
+        let mut next = Self::new(hub, lane, &self.subscription, &envelope);
+        next.entered = true;
         if let Err(error) = self.lane.start(py, Phase::Serving(next)) {
             error.write_unraisable(py, None);
         }
@@ -192,7 +201,7 @@ impl Serving {
 impl Drop for Serving {
     /// A task was destroyed while its handler waited: the handler's other messages go on.
     fn drop(&mut self) {
-        if std::mem::take(&mut self.serial) {
+        if std::mem::take(&mut self.entered) {
             Python::try_attach(|py| self.abandoned(py));
         }
     }

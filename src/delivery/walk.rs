@@ -77,7 +77,7 @@ impl<'a, 'py> Walk<'a, 'py> {
             Outcome::Suspended(suspended) => {
                 let (hub, lane) = (self.duty.hub.clone_ref(py), self.duty.lane.clone());
                 let mut serving = Serving::new(hub, lane, subscription, envelope);
-                serving.occupy(py);
+                serving.enter(py);
                 let yielded = serving.suspend(suspended);
                 return Some(Stop::Suspended(Box::new(serving), yielded));
             }
