@@ -204,6 +204,16 @@ impl PubSubHub {
         }
     }
 
+    /// Ends the subscriptions that a loop serves: it is closed.
+    pub fn cut_off(&self, py: Python<'_>, lane: &Arc<LoopLane>) {
+        self.change(py, |router, trash| match router.deliverer(lane.key) {
+            Some(Deliverer::Loop(there)) if Arc::ptr_eq(there, lane) => {
+                router.cut_off(lane.key, trash);
+            }
+            _ => {}
+        });
+    }
+
     /// Ends the subscriptions of loops that were found running and have been closed since.
     fn cut_off_closed_loops(&self, py: Python<'_>) {
         let lanes = self.change(py, |router, _| {
@@ -214,7 +224,7 @@ impl PubSubHub {
                 && !lane.given
                 && lane.is_closed(py)
             {
-                self.change(py, |router, trash| router.cut_off(lane.key, trash));
+                self.cut_off(py, &lane);
             }
         }
     }
@@ -228,7 +238,7 @@ impl PubSubHub {
         let deliverer = self.change(py, |router, _| router.deliverer_of(subscription));
         match deliverer {
             Some(Deliverer::Loop(lane)) if lane.is_closed(py) => {
-                self.change(py, |router, trash| router.cut_off(lane.key, trash));
+                self.cut_off(py, &lane);
                 true
             }
             Some(_) => false,

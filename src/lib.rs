@@ -6,6 +6,7 @@ mod hub;
 mod lock;
 mod name;
 mod pubsub;
+mod python;
 mod report;
 mod stats;
 mod subscription;

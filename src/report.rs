@@ -12,6 +12,7 @@ use crate::core::router::{Parked, Published};
 use crate::delivery::{Deliverer, Envelope, Subscription};
 use crate::hub::PubSubHub;
 use crate::name;
+use crate::python;
 
 /// One failed delivery.
 #[pyclass(frozen, module = "pagebus", get_all, weakref)]
@@ -308,29 +309,33 @@ fn log(
     })?;
     let keywords = PyDict::new(py);
     keywords.set_item("exc_info", exception)?;
-    logger
-        .bind(py)
-        .call_method(level, ("%s", text), Some(&keywords))
-        .map(drop)
+    let method = logger.bind(py).getattr(level)?;
+    let (format, text) = (intern!(py, "%s"), PyString::new(py, text));
+    python::call_with(&method, [format.as_any(), text.as_any()], Some(&keywords)).map(drop)
 }
 
 fn call_hook(hook: &Bound<'_, PyAny>, which: &str, record: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = hook.py();
-    hook.call1((record,)).map(drop).or_else(|error| {
-        if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-            // Ctrl-C came while the hook ran: the main thread gets it again.
-            // SAFETY: attached; it only marks a signal as pending.
-            unsafe { ffi::PyErr_SetInterrupt() };
-            return Ok(());
+    python::call(hook, [record]).map(drop).or_else(|error| {
+        if is_interrupt(py, &error) {
+            return Err(error);
         }
         let text = format!("the hub's {which} hook failed");
         log(py, "error", &text, Some(error.value(py).as_any()))
     })
 }
 
-/// Where even a report fails, the interpreter's last resort gets it.
+fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// Where even a report fails, the interpreter's last resort gets it. A Ctrl-C that came while the
+/// report was made is given to the main thread again.
 fn contain(hub: &Bound<'_, PubSubHub>, result: PyResult<()>) {
-    if let Err(error) = result {
-        error.write_unraisable(hub.py(), Some(hub));
+    match result {
+        Ok(()) => {}
+        // SAFETY: attached; it only marks a signal as pending.
+        Err(error) if is_interrupt(hub.py(), &error) => unsafe { ffi::PyErr_SetInterrupt() },
+        Err(error) => error.write_unraisable(hub.py(), Some(hub)),
     }
 }

@@ -1,6 +1,7 @@
 """The ways in which a hub delivers, and what a test needs to subscribe, wait and settle in each."""
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+
 from pagebus import PubSubHub, Subscription
 
 DEADLINE = 30.0
@@ -113,6 +115,11 @@ class Recorder(list[Any]):
             assert came, f"{len(self)} of {count} messages came: {list(self)[:20]}"
         return self
 
+    def wait_for(self, message: Any) -> None:
+        """Return when ``message`` is here, whatever came before it."""
+        with self._grew:
+            assert self._grew.wait_for(lambda: message in self, DEADLINE), f"{message} never came"
+
 
 class Gate:
     """A door that handlers wait at, on a thread or on a loop, until the test opens it."""
@@ -164,7 +171,8 @@ class WatchedExecutor(ThreadPoolExecutor):
 
     def wait_idle(self) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: not self._unfinished, DEADLINE), "workers are busy"
+            idle = self._changed.wait_for(lambda: not self._unfinished, DEADLINE)
+            assert idle, "the workers are busy"
 
 
 class LoopThread:
@@ -305,7 +313,9 @@ class Bus:
         """Call ``fn`` where an app would: on the loop's thread, or on this one without a loop."""
         return self.loop.run(fn, *args) if self.loop else fn(*args)
 
-    def subscribe(self, session_id: str, handler: Callable[..., Any], **options: Any) -> Subscription:
+    def subscribe(
+        self, session_id: str, handler: Callable[..., Any], **options: Any
+    ) -> Subscription:
         return self.run(lambda: self.hub.subscribe(session_id, handler, **options))
 
     def subscribe_topic(
@@ -341,18 +351,19 @@ class Bus:
             self.loop.close()
 
 
-STATS = "published delivered failed dropped pending sessions topics subscriptions".split()
+COUNTS = ("published", "delivered", "failed", "dropped", "pending")
+SIZES = ("sessions", "topics", "subscriptions")
 
 
 def numbers(hub: PubSubHub) -> dict[str, int]:
     """Everything that the hub counts."""
     stats = hub.stats()
-    return {name: getattr(stats, name) for name in STATS}
+    return {name: getattr(stats, name) for name in COUNTS + SIZES}
 
 
 def inversions(messages: list[Any]) -> int:
     """How many neighbours stand in the wrong order."""
-    return sum(a > b for a, b in zip(messages, messages[1:], strict=False))
+    return sum(before > after for before, after in itertools.pairwise(messages))
 
 
 def in_threads(*bodies: Callable[[], object]) -> None:

@@ -23,10 +23,11 @@ class HandlerTask(asyncio.Task[None]):
         return super().__hash__()
 
 
-_get_coro = asyncio.Task.get_coro
-
-
 def _touch(task: HandlerTask) -> None:
-    drain: Any = _get_coro(task)
+    try:
+        # Past our own `__getattribute__`, which asyncio's Python task would come through.
+        drain: Any = object.__getattribute__(task, "_coro")
+    except AttributeError:  # asyncio's Python task, while it is being made
+        return
     if drain is not None:
         drain.touch()

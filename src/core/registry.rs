@@ -10,7 +10,8 @@ use slab::Slab;
 use super::backlog::{Backlog, Share, Shares};
 use super::fanout::Envelope;
 use super::roster::Roster;
-use super::subscription::Subscription;
+use super::router::Call;
+use super::subscription::{Own, Subscription};
 use super::{EVERYTHING, GroupKey, LaneKey, Name, SessionKey, TopicKey};
 
 type Names = HashMap<Name, u32, RandomState>;
@@ -240,6 +241,20 @@ impl<H, M> Registry<H, M> {
         if let Some(session) = self.sessions.get_mut(subscription.session as usize) {
             session.subscriptions.remove(&(topic, subscription.serial));
         }
+    }
+
+    /// Empties the sessions' queues; returns how many calls that were.
+    pub fn abandon_queues(&mut self, removed: &mut Vec<Call<H, M>>) -> usize {
+        let before = removed.len();
+        let sessions: Vec<_> = self.sessions.iter().map(|(index, _)| key(index)).collect();
+        for session in sessions {
+            if let Some(owner) = self.session(session) {
+                owner.queue.remove_unless(|_| false, &Own, removed);
+                owner.scheduled = false;
+            }
+            self.release_session(session);
+        }
+        removed.len() - before
     }
 
     /// Forgets a session that nothing needs any more.

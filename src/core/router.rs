@@ -253,6 +253,11 @@ impl<H, M, D: Clone> Router<H, M, D> {
             .map(|lane| lane.deliverer.clone())
     }
 
+    /// The deliverer of a lane.
+    pub fn deliverer(&self, lane: LaneKey) -> Option<&D> {
+        self.lanes.get(lane as usize).map(|lane| &lane.deliverer)
+    }
+
     /// Ends every subscription that a lane serves: it cannot deliver any more.
     pub fn cut_off(&mut self, lane: LaneKey, trash: &mut Trash<H, M, D>) {
         let registry = &self.registry;
@@ -433,23 +438,10 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Gives up the calls that wait for a lane's workers, because there are none any more; returns
     /// how many that were.
     pub fn abandon_calls(&mut self, lane: LaneKey, trash: &mut Trash<H, M, D>) -> usize {
-        let registry = &self.registry;
         let queue = &mut self.lanes[lane as usize].overlapping;
         let mut count = queue.len();
         queue.remove_unless(|_| false, &Own, &mut trash.calls);
-        let served = |s: &Subscription<H>| registry.group(s.group).lane == lane;
-        let sessions: Vec<_> = registry
-            .iter()
-            .filter(|s| served(s))
-            .map(|s| s.session)
-            .collect();
-        for session in sessions {
-            if let Some(owner) = self.registry.session(session) {
-                count += owner.queue.len();
-                owner.queue.remove_unless(|_| false, &Own, &mut trash.calls);
-                owner.scheduled = false;
-            }
-        }
+        count += self.registry.abandon_queues(&mut trash.calls);
         self.waiting -= count;
         count
     }
@@ -526,6 +518,15 @@ impl<H, M, D: Clone> Router<H, M, D> {
         lane.hire().then(|| lane.deliverer.clone())
     }
 
+    /// Puts back what [`Self::next_resumed`] gave, and the lane to sleep: the next deliverer goes
+    /// on with it.
+    pub fn interrupt_resumed(&mut self, lane: LaneKey, subscription: Arc<Subscription<H>>) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.resumed.push_front(subscription);
+            lane.awake = 0;
+        }
+    }
+
     /// A handler that [`Self::resume`] entered.
     pub fn next_resumed(&mut self, lane: LaneKey) -> Option<Arc<Subscription<H>>> {
         self.lanes.get_mut(lane as usize)?.resumed.pop_front()
@@ -559,8 +560,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 fanout.advance();
                 left -= 1;
                 if overlaps(&call.0.handler) {
-                    self.enqueue_overlapping(lane, call, losses, trash);
-                    ready(Ready::Overlapping);
+                    if self.enqueue_overlapping(lane, call, losses, trash) {
+                        ready(Ready::Overlapping);
+                    }
                 } else if let Some(session) = self.enqueue(call, losses, trash) {
                     ready(Ready::Session(session));
                 }
@@ -599,13 +601,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
         (!std::mem::replace(&mut owner.scheduled, true)).then_some(session)
     }
 
+    /// Appends a call of a handler that may overlap; tells whether the queue grew by it.
     fn enqueue_overlapping(
         &mut self,
         lane: LaneKey,
         (subscription, envelope): Call<H, M>,
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
-    ) {
+    ) -> bool {
         let queue = &mut self.lanes[lane as usize].overlapping;
         let before = queue.len();
         if queue.push(
@@ -621,6 +624,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             queue.compact(&Own, &mut trash.calls);
         }
         self.waiting += queue.len() - before;
+        queue.len() > before
     }
 
     /// The next call that a session, taken from the run queue, has to make; the worker counts as

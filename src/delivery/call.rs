@@ -1,12 +1,13 @@
 //! One call of a handler on an event loop: calling it, and driving the coroutine that it returns.
 
 use pyo3::exceptions::PyStopIteration;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::{ffi, intern};
 
 use super::handler::{Inside, is_awaitable};
 use super::{Envelope, Subscription};
+use crate::python::{self, Sent};
 
 /// What a handler did.
 pub enum Outcome {
@@ -99,7 +100,12 @@ fn throw(
     error: PyErr,
 ) -> PyResult<Outcome> {
     let py = awaitable.py();
-    match awaitable.call_method1(intern!(py, "throw"), (error.into_value(py),)) {
+    let (method, error) = (
+        awaitable.getattr(intern!(py, "throw"))?,
+        error.into_value(py),
+    );
+    let result = python::call(&method, [error.bind(py).as_any()]);
+    match result {
         Ok(yielded) => Ok(suspended(awaitable, context, yielded)),
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Outcome::Done),
         Err(error) => Err(error),
@@ -108,18 +114,8 @@ fn throw(
 
 #[inline]
 fn send(awaitable: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Outcome> {
-    let py = awaitable.py();
-    let mut result = std::ptr::null_mut();
-    // SAFETY: attached; both objects are alive; `result` receives a new reference, or null
-    // together with an exception.
-    let status = unsafe { ffi::PyIter_Send(awaitable.as_ptr(), ffi::Py_None(), &raw mut result) };
-    if status == ffi::PySendResult::PYGEN_ERROR {
-        return Err(PyErr::fetch(py));
-    }
-    // SAFETY: the send succeeded, so `result` is a new reference.
-    let result = unsafe { Bound::from_owned_ptr(py, result) };
-    match status {
-        ffi::PySendResult::PYGEN_NEXT => Ok(suspended(awaitable, context, result)),
-        _ => Ok(Outcome::Done),
-    }
+    Ok(match python::send(awaitable)? {
+        Sent::Yielded(yielded) => suspended(awaitable, context, yielded),
+        Sent::Returned => Outcome::Done,
+    })
 }

@@ -162,14 +162,17 @@ impl Drain {
         if duty.is_done() {
             return Ok(None);
         }
-        if duty.resting.load(Ordering::Acquire) {
+        if duty.resting.load(Ordering::Acquire) || duty.walking.load(Ordering::Acquire) {
             self.set(Phase::Dispatching(duty));
             return Ok(Some(py.None()));
         }
-        if duty.slice.lock().is_spent() {
+        if duty.slice.lock().get_or_insert_with(Slice::new).is_spent() {
             return Ok(Some(self.rest(py, duty)));
         }
-        match self.walk(py, &duty)? {
+        duty.walking.store(true, Ordering::Release);
+        let stop = self.walk(py, &duty);
+        duty.walking.store(false, Ordering::Release);
+        match stop? {
             None => Ok(None),
             Some(stop) => self.stop(py, duty, stop),
         }
@@ -263,10 +266,9 @@ impl Drain {
             }
             owned = owned || watch.is_owned();
             if owned || result.is_err() || slice.is_over() {
-                serving.pass_on(py);
-                return result;
+                return serving.pass_on(py).and(result);
             }
-            if !serving.advance(py) {
+            if !serving.advance(py)? {
                 return Ok(None);
             }
             outcome = serving.step(py, None);

@@ -26,7 +26,10 @@ pub struct Duty {
     /// The message that the drain tasks are in the middle of.
     pub current: Mutex<Option<Fanout>>,
     /// The time that the drain tasks have spent in this turn of the loop, together.
-    pub slice: Mutex<Slice>,
+    pub slice: Mutex<Option<Slice>>,
+    /// A drain task is inside a handler. Another one only gets to run meanwhile where a handler
+    /// runs the loop itself, as `nest_asyncio` allows.
+    pub walking: AtomicBool,
     /// One drain task ended the turn: the others wait for the next one too.
     pub resting: AtomicBool,
     done: AtomicBool,
@@ -40,7 +43,8 @@ impl Duty {
             hub,
             lane,
             current: Mutex::new(None),
-            slice: Mutex::new(Slice::new()),
+            slice: Mutex::new(None),
+            walking: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             done: AtomicBool::new(false),
             spares: AtomicUsize::new(1),
@@ -54,7 +58,7 @@ impl Duty {
 
     /// Begins a turn.
     pub fn begin_turn(&self) {
-        *self.slice.lock() = Slice::new();
+        *self.slice.lock() = Some(Slice::new());
         self.resting.store(false, Ordering::Release);
     }
 

@@ -158,8 +158,7 @@ pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     if lane.given {
         return lane.check_open(py);
     }
-    hub.get()
-        .change(py, |router, trash| router.cut_off(lane.key, trash));
+    hub.get().cut_off(py, lane);
     Ok(())
 }
 

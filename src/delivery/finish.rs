@@ -38,18 +38,14 @@ fn try_on_loop(
         return Ok(false);
     };
     let py = hub.py();
-    let Some(lane) = lane_for(hub, subscription)? else {
-        let close = awaitable
-            .getattr(intern!(py, "close"))
-            .and_then(|close| close.call0());
-        return Err(close.err().unwrap_or_else(|| {
-            PyRuntimeError::new_err(
-                "the handler returned an awaitable, and there is no event loop to await it on: \
-                 create the hub with PubSubHub(loop=...)",
-            )
-        }));
+    let lane = match open_lane(hub, subscription) {
+        Ok(lane) => lane,
+        Err(error) => {
+            // Nobody will await it; a coroutine that nobody closes complains on top.
+            let _ = awaitable.call_method0(intern!(py, "close"));
+            return Err(error);
+        }
     };
-    lane.check_open(py)?;
     let mut serving = Serving::new(hub.clone().unbind(), lane.clone(), subscription, envelope);
     let context = subscription.handler.context(py)?.unbind();
     serving.suspend(Suspended {
@@ -59,6 +55,16 @@ fn try_on_loop(
     });
     serving.enter(py);
     lane.start(py, Phase::Serving(serving)).map(|()| true)
+}
+
+fn open_lane(hub: &Bound<'_, PubSubHub>, subscription: &Subscription) -> PyResult<Arc<LoopLane>> {
+    let lane = lane_for(hub, subscription)?.ok_or_else(|| {
+        PyRuntimeError::new_err(
+            "the handler returned an awaitable, and there is no event loop to await it on: \
+             create the hub with PubSubHub(loop=...)",
+        )
+    })?;
+    lane.check_open(hub.py()).map(|()| lane)
 }
 
 /// The hub's loop, else the one that ran at `subscribe`, else the one that runs here.

@@ -10,6 +10,7 @@ use pyo3::types::{PyString, PyTuple};
 use pyo3::{ffi, intern};
 
 use crate::name::must_be;
+use crate::python;
 
 /// Flags of a code object: it takes `*args`; calling it makes a generator of either kind.
 const CO_VARARGS: u32 = 0x04;
@@ -117,8 +118,8 @@ impl Handler {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (callable, body) = (self.callable.bind(py), message.body.bind(py));
         match &message.topic {
-            None => callable.call1((body,)),
-            Some(topic) => callable.call1((topic.bind(py), body)),
+            None => python::call(callable, [body]),
+            Some(topic) => python::call(callable, [topic.bind(py).as_any(), body]),
         }
     }
 

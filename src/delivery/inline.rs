@@ -32,7 +32,13 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
         && let Some(work) = next(hub)
     {
         result = match work {
-            Work::Resumed(subscription) => resume(hub, &subscription, &mut delivered),
+            Work::Resumed(subscription) => {
+                let result = resume(hub, &subscription, &mut delivered);
+                if result.is_err() {
+                    own.change(py, |router, _| router.interrupt_resumed(SYNC, subscription));
+                }
+                result
+            }
             Work::Message(mut fanout) => {
                 report::topic_recovered(hub, &fanout.envelope, fanout.burst.take());
                 let result = deliver(hub, &mut fanout, &mut delivered);

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::call::{self, Outcome, Suspended};
 use super::drain::{self, Phase};
 use super::event_loop::LoopLane;
-use super::handler::Kind;
+use super::handler::{Kind, is_quit};
 use super::{Envelope, Subscription};
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
@@ -85,35 +85,39 @@ impl Serving {
     }
 
     /// Takes the message that waits for the handler, if any; else the handler is free.
-    pub fn advance(&mut self, py: Python<'_>) -> bool {
+    pub fn advance(&mut self, py: Python<'_>) -> PyResult<bool> {
         if !self.entered {
-            return false;
+            return Ok(false);
         }
-        match self.next_envelope(py) {
+        let next = self.next_envelope(py);
+        if next.is_err() {
+            self.entered = false;
+        }
+        match next? {
             Some(envelope) => {
                 self.envelope = envelope;
                 self.begun = false;
             }
             None => self.entered = false,
         }
-        self.entered
+        Ok(self.entered)
     }
 
-    fn next_envelope(&self, py: Python<'_>) -> Option<Arc<Envelope>> {
+    fn next_envelope(&self, py: Python<'_>) -> PyResult<Option<Arc<Envelope>>> {
         let hub = self.hub.bind(py);
         if self.subscription.handler.kind == Kind::Sync {
-            self.give_back(py);
-            return None;
+            return self.give_back(py).map(|()| None);
         }
         let (next, burst) = hub
             .get()
             .change(py, |router, _| router.unpark(&self.subscription));
         report::recovered(hub, &self.subscription, burst);
-        next
+        Ok(next)
     }
 
-    /// Gives a sync handler's waiting messages back to the workers, or to the sender's thread.
-    fn give_back(&self, py: Python<'_>) {
+    /// Gives a sync handler's waiting messages back to the workers, or delivers them here. Fails
+    /// only with what is meant for the process.
+    fn give_back(&self, py: Python<'_>) -> PyResult<()> {
         let hub = self.hub.bind(py);
         let wake = hub
             .get()
@@ -123,30 +127,36 @@ impl Serving {
                 }
                 None => router.resume(SYNC, self.subscription.clone()),
             });
-        if let Some(Err(error)) = wake.map(|deliverer| deliverer.wake(hub)) {
-            error.write_unraisable(py, Some(hub));
+        match wake.map_or(Ok(()), |deliverer| deliverer.wake(hub)) {
+            Err(error) if !is_quit(py, &error) => {
+                error.write_unraisable(py, Some(hub));
+                Ok(())
+            }
+            result => result,
         }
     }
 
     /// Goes on with the messages that wait, if any, in a task of its own.
-    pub fn pass_on(mut self, py: Python<'_>) {
-        if self.advance(py) {
+    pub fn pass_on(mut self, py: Python<'_>) -> PyResult<()> {
+        if self.advance(py)? {
             self.awaited = None;
             let lane = self.lane.clone();
             drain::respawn(py, &lane, Phase::Serving(self));
         }
+        Ok(())
     }
 
     /// Closes what the handler awaits, as the end of its task does.
     pub fn close(mut self, py: Python<'_>) -> PyResult<()> {
         let awaited = self.awaited.take();
-        self.pass_on(py);
-        awaited.map_or(Ok(()), |(awaitable, _)| {
+        let passed_on = self.pass_on(py);
+        let closed = awaited.map_or(Ok(()), |(awaitable, _)| {
             awaitable
                 .bind(py)
                 .call_method0(intern!(py, "close"))
                 .map(drop)
-        })
+        });
+        closed.and(passed_on)
     }
 
     /// Shows the garbage collector what it holds. A subscription that is still in the hub's
@@ -186,8 +196,11 @@ impl Serving {
             return;
         }
         let unbegun = (!self.begun).then(|| self.envelope.clone());
-        let Some(envelope) = unbegun.or_else(|| self.next_envelope(py)) else {
-            return;
+        let next = unbegun.map_or_else(|| self.next_envelope(py), |envelope| Ok(Some(envelope)));
+        let envelope = match next {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return,
+            Err(error) => return error.write_unraisable(py, None),
         };
         let (hub, lane) = (self.hub.clone_ref(py), self.lane.clone());
         let mut next = Self::new(hub, lane, &self.subscription, &envelope);

@@ -45,7 +45,7 @@ impl<'a, 'py> Walk<'a, 'py> {
         Self {
             duty,
             watch,
-            slice: *duty.slice.lock(),
+            slice: duty.slice.lock().unwrap_or_else(Slice::new),
             delivered: 0,
         }
     }
@@ -105,7 +105,7 @@ impl<'a, 'py> Walk<'a, 'py> {
 
 impl Drop for Walk<'_, '_> {
     fn drop(&mut self) {
-        *self.duty.slice.lock() = self.slice;
+        *self.duty.slice.lock() = Some(self.slice);
         self.duty.hub.get().counters.add_delivered(self.delivered);
     }
 }

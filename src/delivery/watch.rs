@@ -49,11 +49,11 @@ fn references(object: Borrowed<'_, '_, PyAny>) -> isize {
 
 /// The head of an object's list of weak references: it changes when one is made.
 fn newest_weak_reference(object: Borrowed<'_, '_, PyAny>) -> *mut ffi::PyObject {
-    // SAFETY: attached, and `object` is alive. A positive `tp_weaklistoffset` is the place of a
-    // pointer in the object, which is read and not followed.
+    // SAFETY: attached, and `object` is alive. A `tp_weaklistoffset` that is not zero is the place
+    // of a pointer in the object, or before it, which is read and not followed.
     unsafe {
         let offset = (*ffi::Py_TYPE(object.as_ptr())).tp_weaklistoffset;
-        if offset <= 0 {
+        if offset == 0 {
             return std::ptr::null_mut();
         }
         object

@@ -8,6 +8,7 @@ import weakref
 from typing import Any
 
 import pytest
+
 from delivery_modes import DEADLINE, Bus, Gate, LoopThread, Recorder, WatchedExecutor, numbers
 from pagebus import Overflow, PubSubHub
 
@@ -54,9 +55,7 @@ class Pace:
 
 
 @pytest.mark.parametrize("count", [LIMIT - 1, LIMIT, LIMIT + 1, LIMIT * 5])
-def test_a_blocked_handler_gets_the_newest_messages_in_order(
-    queued_bus: Bus, log: Any, count: int
-):
+def test_a_blocked_handler_gets_the_newest_messages_in_order(queued_bus: Bus, log: Any, count: int):
     bounded(queued_bus)
     gate = queued_bus.gate()
     got, pace = busy_with_first(queued_bus, gate), Pace(queued_bus)
@@ -72,23 +71,24 @@ def test_a_blocked_handler_gets_the_newest_messages_in_order(
     log.take(BURST if count > LIMIT else 0)
 
 
-@pytest.mark.parametrize("count", [LIMIT - 1, LIMIT, LIMIT + 1, LIMIT * 5])
-def test_a_blocked_handler_gets_the_newest_of_what_is_sent_as_fast_as_possible(
+@pytest.mark.parametrize("count", [LIMIT, LIMIT + 1, LIMIT * 5, LIMIT * 100])
+def test_a_blocked_handler_gets_the_newest_however_fast_they_are_sent(
     queued_bus: Bus, log: Any, count: int
 ):
     bounded(queued_bus)
     gate = queued_bus.gate()
-    got = busy_with_first(queued_bus, gate)
+    got, neighbour = busy_with_first(queued_bus, gate), Pace(queued_bus).neighbour
 
     for message in range(count):
         queued_bus.hub.send_all(message)
-        assert queued_bus.hub.stats().pending <= LIMIT
+        # One queue for what is sent to all, and one for each of the two handlers.
+        assert queued_bus.hub.stats().pending <= 3 * LIMIT
+    neighbour.wait_for(count - 1)
     gate.open()
     queued_bus.settle()
 
-    assert got == ["first", *range(max(0, count - LIMIT), count)]
-    assert queued_bus.hub.stats().dropped == max(0, count - LIMIT)
-    log.take(BURST if count > LIMIT else 0)
+    assert got == ["first", *range(count - LIMIT, count)]
+    log.take_all()
 
 
 @pytest.mark.parametrize("count", [LIMIT, LIMIT + 1, LIMIT * 5])
@@ -168,10 +168,10 @@ def test_the_limit_holds_inline_for_what_other_threads_send(inline_bus: Bus, log
 def test_a_limit_of_one_keeps_the_newest(queued_bus: Bus, log: Any):
     queued_bus.hub = queued_bus.new_hub(max_pending=1)
     gate = queued_bus.gate()
-    got = busy_with_first(queued_bus, gate)
+    got, pace = busy_with_first(queued_bus, gate), Pace(queued_bus)
 
     for message in range(100):
-        queued_bus.hub.send_all(message)
+        pace.send(message)
     gate.open()
     queued_bus.settle()
 
@@ -220,27 +220,6 @@ def test_messages_for_others_take_no_room(queued_bus: Bus):
     assert queued_bus.hub.stats().dropped == 0
 
 
-def test_messages_for_others_take_no_room_while_the_loop_is_blocked(async_bus: Bus, log: Any):
-    bounded(async_bus)
-    ann, bob = async_bus.recorder(), async_bus.recorder()
-    async_bus.subscribe("ann", ann.handler)
-    async_bus.subscribe("bob", bob.handler)
-
-    def send() -> None:
-        for message in range(LIMIT):
-            async_bus.hub.send_all(message)
-        for message in range(LIMIT):
-            async_bus.hub.send_others("ann", f"{message} not for ann")
-
-    async_bus.run(send)
-    async_bus.settle()
-
-    assert ann == list(range(LIMIT))
-    assert bob == [f"{message} not for ann" for message in range(LIMIT)]
-    assert async_bus.hub.stats().dropped == LIMIT
-    log.take(BURST)
-
-
 def test_other_sessions_lose_nothing(queued_bus: Bus, log: Any):
     bounded(queued_bus)
     gate = queued_bus.gate()
@@ -284,11 +263,12 @@ def test_the_hook_is_told_when_a_burst_begins_and_when_it_is_over(queued_bus: Bu
     log.take(BURST)
 
 
-def test_the_hook_names_the_handler_when_the_sender_itself_blocks_the_loop(
+def test_when_the_loop_does_not_keep_up_the_hook_is_told_for_the_whole_topic(
     async_bus: Bus, log: Any
 ):
-    overflows, got = bounded(async_bus), async_bus.recorder()
-    async_bus.subscribe_topic("ann", "lobby", got.handler)
+    overflows, recorders = bounded(async_bus), [async_bus.recorder() for _ in range(3)]
+    for number, got in enumerate(recorders):
+        async_bus.subscribe_topic(f"session {number}", "lobby", got.handler)
 
     def send() -> None:
         for message in range(LIMIT + 25):
@@ -300,9 +280,12 @@ def test_the_hook_names_the_handler_when_the_sender_itself_blocks_the_loop(
     first, last = overflows.wait(2)
     assert (first.dropped, last.dropped) == (1, 25)
     for overflow in (first, last):
-        assert (overflow.session_id, overflow.topic) == ("ann", "lobby")
-        assert overflow.handler is got.handler
-    log.take(BURST)
+        assert (overflow.session_id, overflow.topic, overflow.handler) == (None, "lobby", None)
+    assert recorders == [[("lobby", message) for message in range(25, 25 + LIMIT)]] * 3
+    assert async_bus.hub.stats().dropped == 3 * 25
+    for record in log.take(BURST):
+        assert record.levelno == logging.WARNING
+        assert "lobby" in record.getMessage()
 
 
 def test_one_handler_may_have_several_bursts(queued_bus: Bus, log: Any):
@@ -340,16 +323,16 @@ def test_one_handler_may_have_several_bursts(queued_bus: Bus, log: Any):
 
 def test_ten_thousand_losses_are_not_ten_thousand_log_lines(queued_bus: Bus, log: Any):
     overflows, gate = bounded(queued_bus), queued_bus.gate()
-    busy_with_first(queued_bus, gate)
+    got, neighbour = busy_with_first(queued_bus, gate), Pace(queued_bus).neighbour
 
-    for message in range(10_000 + LIMIT):
+    for message in range(10_000):
         queued_bus.hub.send_all(message)
+    neighbour.wait_for(9_999)
     gate.open()
     queued_bus.settle()
 
-    assert queued_bus.hub.stats().dropped == 10_000
-    assert len(overflows) == BURST
-    log.take(BURST)
+    assert got == ["first", *range(10_000 - LIMIT, 10_000)]
+    assert BURST <= len(log.take_all()) == len(overflows) < 1000
 
 
 def test_the_log_line_names_session_topic_and_handler(queued_bus: Bus, log: Any):
@@ -406,25 +389,30 @@ class Message:
     """A message that can be watched going."""
 
 
-def test_what_gives_way_is_let_go_at_once(queued_bus: Bus, log: Any):
+def test_what_gives_way_is_not_kept(queued_bus: Bus, log: Any):
     bounded(queued_bus)
-    gate = queued_bus.gate()
+    gate, seen = queued_bus.gate(), Recorder()
     busy_with_first(queued_bus, gate)
+    # A neighbour that keeps no message, to know when all of them have been handed on.
+    queued_bus.subscribe("bob", queued_bus.handler(lambda m: seen.record(str(m))))
 
     def send() -> weakref.ref[Message]:
         message = Message()
         queued_bus.hub.send_all(message)
         return weakref.ref(message)
 
-    sent = [send() for _ in range(LIMIT * 5)]
+    sent = [send() for _ in range(LIMIT * 50)]
+    queued_bus.hub.send_all("last")
+    seen.wait_for("last")
     if queued_bus.loop:
         queued_bus.loop.spin()
     gc.collect()
-    assert sum(message() is not None for message in sent) == LIMIT
+    # What gave way in the middle of a queue may stay until it has doubled the queue's length.
+    assert sum(message() is not None for message in sent) <= 3 * LIMIT
 
     gate.open()
     queued_bus.settle()
-    log.take(BURST)
+    log.take_all()
 
 
 def test_twenty_thousand_sends_to_a_slow_handler_make_no_heap_of_tasks(async_bus: Bus, log: Any):
@@ -484,13 +472,13 @@ def test_who_joins_a_blocked_loop_late_is_not_charged_for_what_came_before(
 
     async_bus.run(send)
     async_bus.settle()
+    log.take_all()
 
     assert early == list(range(15, 25))
     assert newcomer == list(range(15, 25))
     stats = async_bus.hub.stats()
     assert stats.delivered == 20
     assert stats.dropped == 15 + (15 - late)
-    log.take_all()
 
 
 def test_a_concurrent_handler_that_never_ends_has_a_limit_too(log: Any):

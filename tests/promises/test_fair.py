@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+
 from delivery_modes import LOOPS, Bus, Gate, LoopThread, Recorder, WatchedExecutor
 from pagebus import PubSubHub
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from delivery_modes import Bus, Gate, LoopThread, Recorder, WatchedExecutor, in_threads
 from pagebus import PubSub, PubSubHub, Subscription
 

@@ -1,6 +1,7 @@
-"""Promise 11: unsubscribe_all leaves nothing behind, and cycles through handlers are collectable."""
+"""Promise 11: unsubscribe_all leaves nothing behind; cycles through handlers are collectable."""
 
 import asyncio
+import contextvars
 import gc
 import logging
 import weakref
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from delivery_modes import Bus, Recorder, numbers
 from pagebus import PubSub, PubSubHub
 
@@ -170,8 +172,6 @@ def test_a_cycle_through_a_subscription_is_collected(bus: Bus):
 
 
 def test_a_cycle_through_a_context_is_collected(bus: Bus):
-    import contextvars
-
     current: contextvars.ContextVar[Any] = contextvars.ContextVar("current")
 
     class App:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+
 from delivery_modes import Bus, Recorder
 from pagebus import HandlerFailure
 

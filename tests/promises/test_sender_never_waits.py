@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from delivery_modes import (
     DEADLINE,
     LOOPS,

@@ -1,0 +1,126 @@
+//! Running Python code from Rust, on threads that the interpreter may end.
+//!
+//! Until Python 3.14, a daemon thread that wants the interpreter back while the process exits is
+//! ended with `pthread_exit`, which unwinds its stack. Our frames must not be unwound like that:
+//! they would go on as if they were attached. Whatever can run somebody's code goes through here;
+//! such a thread then stays for the moment that the process has left, as on Python 3.14.
+
+use std::ffi::c_int;
+use std::hint::black_box;
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+type VectorcallDict = unsafe extern "C-unwind" fn(
+    callable: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargsf: usize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+type IterSend = unsafe extern "C-unwind" fn(
+    iterator: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> c_int;
+
+// PyO3 declares these as functions that never unwind. The optimizer believes whichever
+// declaration says so, and then drops the code for the case that they do: they are called through
+// pointers that it cannot see through. `PyObject_Vectorcall` is a macro on Python 3.10; the
+// function here is one on every version.
+unsafe extern "C-unwind" {
+    fn PyObject_VectorcallDict(
+        callable: *mut ffi::PyObject,
+        args: *const *mut ffi::PyObject,
+        nargsf: usize,
+        keywords: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+    fn PyIter_Send(
+        iterator: *mut ffi::PyObject,
+        value: *mut ffi::PyObject,
+        result: *mut *mut ffi::PyObject,
+    ) -> c_int;
+}
+
+/// What sending into an iterator came to.
+pub enum Sent<'py> {
+    /// It yielded a value.
+    Yielded(Bound<'py, PyAny>),
+    /// It is at its end.
+    Returned,
+}
+
+/// Calls `callable` with up to two arguments.
+#[inline]
+pub fn call<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    args: [&Bound<'py, PyAny>; N],
+) -> PyResult<Bound<'py, PyAny>> {
+    call_with(callable, args, None)
+}
+
+/// Calls `callable` with up to two arguments, and keyword arguments.
+#[inline]
+pub fn call_with<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    args: [&Bound<'py, PyAny>; N],
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    const { assert!(N <= 2) };
+    // The first slot is the callee's to use: a bound method puts its object there.
+    let mut slots = [ptr::null_mut(); 3];
+    for (slot, argument) in slots[1..].iter_mut().zip(args) {
+        *slot = argument.as_ptr();
+    }
+    let keywords = keywords.map_or(ptr::null_mut(), Bound::as_ptr);
+    let nargsf = N | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+    let vectorcall = black_box(PyObject_VectorcallDict as VectorcallDict);
+    // SAFETY: attached; all objects are alive; there are N arguments and a slot before them.
+    let result = guarded(|| unsafe {
+        vectorcall(callable.as_ptr(), slots.as_ptr().add(1), nargsf, keywords)
+    });
+    // SAFETY: the result is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
+}
+
+/// Sends `None` into an iterator.
+#[inline]
+pub fn send<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+    const RETURN: c_int = ffi::PySendResult::PYGEN_RETURN as c_int;
+    const NEXT: c_int = ffi::PySendResult::PYGEN_NEXT as c_int;
+    let (py, mut result) = (iterator.py(), ptr::null_mut());
+    let iter_send = black_box(PyIter_Send as IterSend);
+    let status = guarded(|| {
+        // SAFETY: attached; both objects are alive; `result` receives a new reference, or null
+        // together with an exception.
+        unsafe { iter_send(iterator.as_ptr(), ffi::Py_None(), &raw mut result) }
+    });
+    // SAFETY: as above.
+    let result = unsafe { Bound::from_owned_ptr_or_err(py, result) };
+    match status {
+        NEXT => result.map(Sent::Yielded),
+        RETURN => result.map(|_| Sent::Returned),
+        _ => Err(result.err().unwrap_or_else(|| PyErr::fetch(py))),
+    }
+}
+
+#[inline]
+fn guarded<T>(code: impl FnOnce() -> T) -> T {
+    let unfinished = Unfinished;
+    let result = code();
+    std::mem::forget(unfinished);
+    result
+}
+
+/// Dropped only by a thread that is being ended.
+struct Unfinished;
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
