@@ -99,8 +99,8 @@ impl PubSubHub {
             })
         });
         let published = published.ok_or_else(|| HubClosed::new_err("the hub is closed"))?;
-        if published.dropped > 0 {
-            report::lane_loss(slf, topic, &published);
+        if published.burst {
+            report::lane_loss(slf, topic);
         }
         Self::wake(slf, published)
     }

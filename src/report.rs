@@ -8,8 +8,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{ffi, intern};
 
-use crate::core::router::{Parked, Published};
-use crate::delivery::{Deliverer, Envelope, Subscription};
+use crate::core::router::Parked;
+use crate::delivery::{Envelope, Subscription};
 use crate::hub::PubSubHub;
 use crate::name;
 use crate::python;
@@ -178,18 +178,11 @@ fn overflow(
     call_overflow_hook(hub, record)
 }
 
-/// Counts and reports that a lane does not keep up with a topic.
-pub fn lane_loss(
-    hub: &Bound<'_, PubSubHub>,
-    topic: Option<&Bound<'_, PyString>>,
-    published: &Published<Deliverer>,
-) {
-    hub.get().counters.add_dropped(published.dropped);
-    if published.burst {
-        let topic = topic.map(|topic| topic.clone().unbind());
-        let result = lane_overflow(hub, topic, 1, "does not keep up; dropping the oldest");
-        contain(hub, result);
-    }
+/// Reports that a lane does not keep up with a topic.
+pub fn lane_loss(hub: &Bound<'_, PubSubHub>, topic: Option<&Bound<'_, PyString>>) {
+    let topic = topic.map(|topic| topic.clone().unbind());
+    let result = lane_overflow(hub, topic, 1, "does not keep up; dropping the oldest");
+    contain(hub, result);
 }
 
 /// Reports that a lane has caught up with a topic, if it has.
@@ -241,10 +234,9 @@ fn call_overflow_hook(hub: &Bound<'_, PubSubHub>, record: Overflow) -> PyResult<
     )
 }
 
-/// Counts and reports messages that nobody will deliver any more.
+/// Reports messages that nobody will deliver any more.
 pub fn undeliverable(hub: &Bound<'_, PubSubHub>, count: usize, why: &str) {
     if count > 0 {
-        hub.get().counters.add_dropped(count);
         let text = format!("{count} messages could not be delivered: {why}");
         let result = log(hub.py(), "error", &text, None);
         contain(hub, result);

@@ -51,7 +51,7 @@ impl Stats {
             published: sizes.published,
             delivered: counters.delivered.load(Ordering::Relaxed),
             failed: counters.failed.load(Ordering::Relaxed),
-            dropped: counters.dropped.load(Ordering::Relaxed),
+            dropped: counters.dropped.load(Ordering::Relaxed) + sizes.dropped as u64,
             pending: sizes.pending,
             sessions: sizes.sessions,
             topics: sizes.topics,

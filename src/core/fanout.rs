@@ -64,6 +64,16 @@ impl<H, M> Fanout<H, M> {
         self.index += 1;
     }
 
+    /// Steps over everybody who is left; returns how many they were.
+    pub fn give_up(&mut self) -> usize {
+        let mut count = 0;
+        while self.seek() {
+            self.advance();
+            count += 1;
+        }
+        count
+    }
+
     /// An upper bound of the subscribers that are left.
     pub fn remaining(&self) -> usize {
         let left = self.snapshot.get(self.chunk..).unwrap_or_default();

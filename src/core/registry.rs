@@ -156,6 +156,18 @@ impl<H, M> Registry<H, M> {
             .flat_map(|(_, group)| group.roster.iter())
     }
 
+    /// How many of a group's subscribers there are for a message.
+    pub fn recipients(&self, group: GroupKey, envelope: &Envelope<M>) -> usize {
+        let members = self.group(group);
+        let older = members.roster.older_than(envelope.sequence);
+        let excluded = envelope.except.map_or(0, |session| {
+            let own = self.on_topic(session, members.topic);
+            own.filter(|s| s.group == group && s.serial < envelope.sequence)
+                .count()
+        });
+        older.saturating_sub(excluded)
+    }
+
     /// How many of a group's subscribers belong to `session`.
     pub fn members_of(&self, session: SessionKey, group: GroupKey) -> usize {
         let topic = self.group(group).topic;

@@ -79,6 +79,19 @@ impl<H> Roster<H> {
             .clone()
     }
 
+    /// How many were on the list before that place in the hub's sequence.
+    pub fn older_than(&self, serial: u64) -> usize {
+        let at = self
+            .chunks
+            .partition_point(|c| c.last().is_some_and(|s| s.serial < serial));
+        let whole: usize = self.chunks[..at].iter().map(|chunk| chunk.len()).sum();
+        let part = self
+            .chunks
+            .get(at)
+            .map_or(0, |c| c.partition_point(|s| s.serial < serial));
+        whole + part
+    }
+
     /// The list's subscriptions, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Subscription<H>>> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())

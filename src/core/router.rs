@@ -80,9 +80,7 @@ pub enum Loss<H, M> {
 pub struct Published<D> {
     /// The deliverers that slept and must be woken, each exactly once.
     pub wake: Vec<D>,
-    /// Deliveries that gave way because a lane does not keep up.
-    pub dropped: usize,
-    /// Whether that is the first of a burst.
+    /// Whether a message gave way to it, the first of a burst, because a lane does not keep up.
     pub burst: bool,
 }
 
@@ -100,6 +98,8 @@ pub enum Parked {
 pub struct Sizes {
     /// Sends so far.
     pub published: u64,
+    /// Deliveries given up with messages in a lane's log, or with an executor.
+    pub dropped: usize,
     /// Messages in queues.
     pub pending: usize,
     /// Sessions with a subscription.
@@ -110,11 +110,20 @@ pub struct Sizes {
     pub subscriptions: usize,
 }
 
+/// Deliveries that are lost with messages that gave way.
+fn losses<H, M>(registry: &Registry<H, M>, logged: &[(GroupKey, Arc<Envelope<M>>)]) -> usize {
+    logged
+        .iter()
+        .map(|(group, envelope)| registry.recipients(*group, envelope))
+        .sum()
+}
+
 /// Everything that a hub knows. `H` is a handler, `M` a message and `D` a deliverer; the router
 /// never looks inside them.
 pub struct Router<H, M, D> {
     sequence: u64,
     published: u64,
+    dropped: usize,
     limit: u32,
     closed: bool,
     registry: Registry<H, M>,
@@ -131,6 +140,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         Self {
             sequence: 0,
             published: 0,
+            dropped: 0,
             limit,
             closed: false,
             registry: Registry::new(),
@@ -162,6 +172,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let pending = logged + self.waiting;
         Sizes {
             published: self.published,
+            dropped: self.dropped,
             pending,
             sessions,
             topics,
@@ -325,7 +336,6 @@ impl<H, M, D: Clone> Router<H, M, D> {
         self.published += 1;
         let mut published = Published {
             wake: Vec::new(),
-            dropped: 0,
             burst: false,
         };
         let except = except.and_then(|id| self.registry.session_key(id));
@@ -368,8 +378,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let lane = &mut self.lanes[members.lane as usize];
         if lane.log.push(group, envelope, &members.share, self.limit) {
             published.burst |= members.share.count_dropped() == 1;
-            published.dropped += members.roster.len();
+            let before = trash.logged.len();
             lane.log.compact(&self.registry, &mut trash.logged);
+            self.dropped += losses(&self.registry, &trash.logged[before..]);
         }
         if lane.hire() {
             published.wake.push(lane.deliverer.clone());
@@ -398,7 +409,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
         loop {
             let state = self.lanes.get_mut(lane as usize)?;
+            let before = trash.logged.len();
             let popped = state.log.pop(&self.registry, &mut trash.logged);
+            self.dropped += losses(&self.registry, &trash.logged[before..]);
             let (group, envelope) = popped?;
             let members = self.registry.group_mut(group);
             let burst = members.share.caught_up();
@@ -419,15 +432,16 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
     }
 
-    /// Gives up everything that waits in a lane, because nobody will come for it; returns how many
-    /// messages and calls that were.
+    /// Gives up everything in a lane's log, because nobody will come for it; returns how many
+    /// messages that were.
     pub fn abandon(&mut self, lane: LaneKey, trash: &mut Trash<H, M, D>) -> usize {
         if !self.lanes.contains(lane as usize) {
             return 0;
         }
         let mut count = 0;
-        while let Some(fanout) = self.pop_fanout(lane, trash) {
+        while let Some(mut fanout) = self.pop_fanout(lane, trash) {
             count += 1;
+            self.dropped += fanout.give_up();
             trash.fanouts.push(fanout);
         }
         self.interrupt(lane, None);
@@ -442,6 +456,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let mut count = queue.len();
         queue.remove_unless(|_| false, &Own, &mut trash.calls);
         count += self.registry.abandon_queues(&mut trash.calls);
+        self.dropped += count;
         self.waiting -= count;
         count
     }

@@ -103,12 +103,14 @@ impl Drop for Duty {
         }
         Python::try_attach(|py| {
             let hub = self.hub.bind(py);
-            let under_way = self.current.get_mut().take().is_some();
+            let mut current = self.current.get_mut().take();
+            let left = current.as_mut().map_or(0, Fanout::give_up);
+            hub.get().counters.add_dropped(left);
             let key = self.lane.key;
             let count = hub
                 .get()
                 .change(py, |router, trash| router.abandon(key, trash));
-            let count = count + usize::from(under_way);
+            let count = count + usize::from(left > 0);
             report::undeliverable(hub, count, "the event loop is closed");
         });
     }

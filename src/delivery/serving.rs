@@ -187,6 +187,7 @@ impl Serving {
         while unpark().is_some() {
             count += 1;
         }
+        hub.get().counters.add_dropped(count);
         report::undeliverable(hub, count, "the event loop is closed");
     }
 
