@@ -24,7 +24,7 @@ export PYTHONUTF8 := 1
 SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml README.md LICENSE \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed')
 
-.PHONY: help chat test lint clean
+.PHONY: help chat test bench lint clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -40,6 +40,9 @@ test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build,
 	  LD_LIBRARY_PATH=$$($(BIN)/python tools/libpython.py) cargo test --quiet; \
 	else test "$${PAGEBUS_NO_SKIP:-}" != 1; fi
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.wheel ## What a delivery costs, beside the interpreter's own floor
+	@$(BIN)/python benches/delivery.py
 
 lint: $(VENV)/.wheel $(VENV)/.linters ## Check formatting, lints and types of Rust and Python
 	@cargo clippy --version >/dev/null && cargo fmt --version >/dev/null \

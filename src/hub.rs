@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyString, PyWeakrefReference};
+use pyo3::types::{PyBool, PyInt, PyString, PyWeakrefReference};
 
 use crate::core::LaneKey;
 use crate::core::registry::Scope;
@@ -385,6 +385,20 @@ fn check_limit(max_pending: &Bound<'_, PyAny>) -> PyResult<u32> {
     Ok(limit.extract().unwrap_or(u32::MAX))
 }
 
+/// The argument `concurrent`.
+#[derive(Clone, Copy)]
+pub struct Concurrent(pub bool);
+
+impl<'py> FromPyObject<'_, 'py> for Concurrent {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let flag = value.cast::<PyBool>();
+        flag.map(|flag| Self(flag.is_true()))
+            .map_err(|_| name::must_be("concurrent", "a bool", &value))
+    }
+}
+
 // ---- what Python sees -----------------------------------------------------------------------
 
 #[pymethods]
@@ -468,29 +482,29 @@ impl PubSubHub {
         )
     }
 
-    #[pyo3(signature = (session_id, handler, *, concurrent=false))]
+    #[pyo3(signature = (session_id, handler, *, concurrent=Concurrent(false)), text_signature = "($self, session_id, handler, *, concurrent=False)")]
     fn subscribe(
         slf: &Bound<'_, Self>,
         session_id: &Bound<'_, PyAny>,
         handler: &Bound<'_, PyAny>,
-        concurrent: bool,
+        concurrent: Concurrent,
     ) -> PyResult<Subscription> {
         Self::add(
             slf,
             name::string(session_id, "session_id")?,
             None,
             handler,
-            concurrent,
+            concurrent.0,
         )
     }
 
-    #[pyo3(signature = (session_id, topic, handler, *, concurrent=false))]
+    #[pyo3(signature = (session_id, topic, handler, *, concurrent=Concurrent(false)), text_signature = "($self, session_id, topic, handler, *, concurrent=False)")]
     fn subscribe_topic(
         slf: &Bound<'_, Self>,
         session_id: &Bound<'_, PyAny>,
         topic: &Bound<'_, PyAny>,
         handler: &Bound<'_, PyAny>,
-        concurrent: bool,
+        concurrent: Concurrent,
     ) -> PyResult<Subscription> {
         let session_id = name::string(session_id, "session_id")?;
         Self::add(
@@ -498,7 +512,7 @@ impl PubSubHub {
             session_id,
             Some(name::string(topic, "topic")?),
             handler,
-            concurrent,
+            concurrent.0,
         )
     }
 

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::core::registry::Scope;
-use crate::hub::PubSubHub;
+use crate::hub::{Concurrent, PubSubHub};
 use crate::name;
 use crate::subscription::Subscription;
 
@@ -70,24 +70,28 @@ impl PubSub {
         PubSubHub::publish(hub, Some(topic), Some(&self.session), message)
     }
 
-    #[pyo3(signature = (handler, *, concurrent=false))]
-    fn subscribe(&self, handler: &Bound<'_, PyAny>, concurrent: bool) -> PyResult<Subscription> {
+    #[pyo3(signature = (handler, *, concurrent=Concurrent(false)), text_signature = "($self, handler, *, concurrent=False)")]
+    fn subscribe(
+        &self,
+        handler: &Bound<'_, PyAny>,
+        concurrent: Concurrent,
+    ) -> PyResult<Subscription> {
         let py = handler.py();
         PubSubHub::add(
             self.hub.bind(py),
             self.session_id.bind(py),
             None,
             handler,
-            concurrent,
+            concurrent.0,
         )
     }
 
-    #[pyo3(signature = (topic, handler, *, concurrent=false))]
+    #[pyo3(signature = (topic, handler, *, concurrent=Concurrent(false)), text_signature = "($self, topic, handler, *, concurrent=False)")]
     fn subscribe_topic(
         &self,
         topic: &Bound<'_, PyAny>,
         handler: &Bound<'_, PyAny>,
-        concurrent: bool,
+        concurrent: Concurrent,
     ) -> PyResult<Subscription> {
         let (py, topic) = (topic.py(), name::string(topic, "topic")?);
         PubSubHub::add(
@@ -95,7 +99,7 @@ impl PubSub {
             self.session_id.bind(py),
             Some(topic),
             handler,
-            concurrent,
+            concurrent.0,
         )
     }
 

@@ -240,7 +240,7 @@ class Bus:
     """A hub in one mode, with the loop and the executor that belong to it."""
 
     def __init__(self, mode: Mode, workers: int = 4) -> None:
-        self.mode = mode
+        self.mode, self.workers = mode, workers
         self.loop = LoopThread(mode.new_loop) if mode.new_loop else None
         self.executor = WatchedExecutor(workers) if mode.has_executor else None
         self.hub = self.new_hub()
@@ -330,6 +330,20 @@ class Bus:
         deadline = time.monotonic() + DEADLINE
         while not self._is_settled():
             assert time.monotonic() < deadline, f"never settles: {numbers(self.hub)}"
+
+    def wait_until_handed_on(self) -> None:
+        """Return when what was sent has reached the queues of the handlers that it is for.
+
+        One handler at most may be blocked meanwhile.
+        """
+        if self.executor:
+            # As many jobs as there are other workers, which end only when all of them run.
+            others = self.workers - 1
+            meeting = threading.Barrier(others)
+            for job in [self.executor.submit(meeting.wait, DEADLINE) for _ in range(others)]:
+                job.result(DEADLINE)
+        if self.loop:
+            self.loop.spin()
 
     def _is_settled(self) -> bool:
         before = self.hub.stats().delivered

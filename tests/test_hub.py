@@ -260,6 +260,18 @@ ENDINGS = {
             hub.send_all(message)
         print("hello")
     """,
+    "a loop on a daemon thread goes on calling": """
+        import asyncio, threading
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        hub = PubSubHub(loop)
+        async def handler(message):
+            pass
+        hub.subscribe("ann", handler)
+        for message in range(5000):
+            hub.send_all(message)
+        print("hello")
+    """,
     "a daemon thread goes on sending": """
         import threading
         hub = PubSubHub()
@@ -270,6 +282,42 @@ ENDINGS = {
                 begun.set()
         hub.subscribe("ann", lambda message: None)
         threading.Thread(target=send, daemon=True).start()
+        begun.wait()
+        print("hello")
+    """,
+    "a daemon thread goes on feeding workers": """
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+        hub = PubSubHub(executor=ThreadPoolExecutor(2))
+        begun = threading.Event()
+        def send():
+            try:
+                while True:
+                    hub.send_all(1)
+                    begun.set()
+            except RuntimeError:
+                pass  # The executor is shut down: the program is ending.
+        hub.subscribe("ann", lambda message: None)
+        threading.Thread(target=send, daemon=True).start()
+        begun.wait()
+        print("hello")
+    """,
+    "daemon threads go on coming and going": """
+        import threading
+        hub = PubSubHub()
+        begun = threading.Event()
+        class Handler:
+            def __call__(self, message): pass
+        def come_and_go(name):
+            while True:
+                for _ in range(20):
+                    hub.subscribe(name, Handler())
+                    hub.subscribe_topic(name, "lobby", lambda topic, message: None)
+                hub.send_all(1)
+                hub.unsubscribe_all(name)
+                begun.set()
+        for name in "abcd":
+            threading.Thread(target=come_and_go, args=(name,), daemon=True).start()
         begun.wait()
         print("hello")
     """,

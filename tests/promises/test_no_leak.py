@@ -279,11 +279,8 @@ def test_what_was_queued_is_let_go_by_a_goodbye(queued_bus: Bus, goodbye: Callab
         return weakref.ref(message)
 
     references = [send() for _ in range(50)]
-    if queued_bus.loop:
-        queued_bus.loop.spin()
+    queued_bus.wait_until_handed_on()
     goodbye(queued_bus.hub, handle)
-    if queued_bus.loop:
-        queued_bus.loop.spin()
 
     # While the handler is still busy with the first message.
     assert is_gone(*references)

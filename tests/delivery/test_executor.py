@@ -1,0 +1,326 @@
+"""Delivery on workers: who serves which session, and what becomes of queued calls at an end."""
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+import pytest
+
+from delivery_modes import LOOPS, Gate, LoopThread, Recorder, WatchedExecutor
+from pagebus import Overflow, PubSubHub
+
+LIMIT = 10
+
+LONGER_THAN_A_JOB = 0.06
+"""Seconds in one handler after which its job makes room for other users of the executor."""
+
+
+class Overlaps:
+    """Makes handlers that note when two of one session are called at once."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self._inside: Counter[str] = Counter()
+
+    def handler(self, session_id: str, work: Any = lambda message: time.sleep(0)) -> Any:
+        def handler(*args: Any) -> None:
+            self._inside[session_id] += 1
+            self.calls[session_id] += 1
+            self.most[session_id] = max(self.most[session_id], self._inside[session_id])
+            work(args[-1])
+            self._inside[session_id] -= 1
+
+        return handler
+
+
+# ---- which worker ----------------------------------------------------------------------------
+
+
+def test_messages_behind_an_awaitable_find_a_free_worker_when_it_is_done():
+    thread, executor, blocked, got = LoopThread(), WatchedExecutor(4), Gate(), Recorder()
+    hub, answer = PubSubHub(thread.loop, executor), Gate()
+
+    def handler(topic: str, message: int) -> Any:
+        got.record(message)
+        return answer.passed() if message == 1 else None
+
+    hub.subscribe_topic("ann", "lobby", handler)
+    hub.subscribe("bob", blocked.wait)
+    hub.send_all_on_topic("lobby", 1)
+    answer.arrivals.wait(1)
+    hub.send_all_on_topic("lobby", 2)
+    executor.wait_idle()
+    hub.send_all("this blocks a worker")
+    blocked.arrivals.wait(1)
+
+    answer.open()
+
+    assert got.wait(2) == [1, 2]
+    blocked.open()
+    executor.shutdown()
+    thread.close()
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3])
+def test_an_executor_that_refuses_one_job_does_not_let_two_workers_into_one_session(
+    refused: int, log: Any
+):
+    class FullOnce(WatchedExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            if self.submitted == refused and not was_full:
+                was_full.append(True)
+                raise RuntimeError("the queue is full")
+            return super().submit(*args, **kwargs)
+
+    was_full: list[bool] = []
+    executor, overlaps = FullOnce(4), Overlaps()
+    hub = PubSubHub(executor=executor)
+    names = [f"session {number}" for number in range(20)]
+    for name in names:
+        hub.subscribe(name, overlaps.handler(name, lambda message: time.sleep(0.0001)))
+
+    for message in range(10):
+        hub.send_all(message)
+    executor.wait_idle()
+    executor.shutdown()
+
+    assert was_full == [True]
+    assert overlaps.calls == dict.fromkeys(names, 10)
+    assert overlaps.most == dict.fromkeys(names, 1)
+    assert hub.stats().pending == 0
+
+
+def test_a_session_whose_job_was_cancelled_is_served_again(log: Any):
+    jobs: list[Future[Any]] = []
+
+    class Pool(WatchedExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            jobs.append(super().submit(*args, **kwargs))
+            return jobs[-1]
+
+    executor, first, other, got = Pool(1), Gate(), Gate(), Recorder()
+    hub = PubSubHub(executor=executor)
+
+    def slow(message: int) -> None:
+        if message == 0:
+            first.wait()
+            time.sleep(LONGER_THAN_A_JOB)
+
+    hub.subscribe("ann", slow)
+    hub.subscribe("bob", got.record)
+    hub.send_all(0)
+    first.arrivals.wait(1)
+    # Bob's session stands in the run queue, and somebody else's work before the next job.
+    executor.submit(other.wait)
+    hub.unsubscribe_all("bob")
+    first.open()
+    other.arrivals.wait(1)
+    cancelled = [job.cancel() for job in jobs]
+    assert sum(cancelled) == 1
+    other.open()
+    executor.submit(bool).result()
+
+    hub.subscribe("bob", got.record)
+    for message in (1, 2, 3):
+        hub.send_all(message)
+
+    assert got.wait(3) == [1, 2, 3]
+    executor.shutdown()
+    log.take_all()
+
+
+def test_a_process_pool_is_refused():
+    with ProcessPoolExecutor(1) as executor, pytest.raises(TypeError, match="in this process"):
+        PubSubHub(executor=executor)
+
+
+# ---- an end ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_loop_that_closes_does_not_take_the_workers_messages_with_it(kind: str, log: Any):
+    loop, executor, gate = LOOPS[kind](), WatchedExecutor(2), Gate()
+    got, neighbour, never = Recorder(), Recorder(), Recorder()
+    hub = PubSubHub(loop, executor)
+
+    def handler(message: int) -> None:
+        gate.wait(message)
+        got.record(message)
+
+    hub.subscribe("ann", handler)
+    hub.subscribe("ann", never.record_async)
+    hub.subscribe("bob", neighbour.record)
+    hub.send_all(0)
+    gate.arrivals.wait(1)
+    for message in range(1, 6):
+        hub.send_all(message)
+    # Who has bob's has put ann's into her session's queue as well.
+    neighbour.wait(6)
+
+    loop.close()
+    gate.open()
+
+    assert got.wait(6) == [0, 1, 2, 3, 4, 5]
+    executor.wait_idle()
+    executor.shutdown()
+    assert never == []
+    assert hub.stats().dropped == 6
+    log.take(1)
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_loop_that_closes_does_not_let_a_second_worker_into_a_session(kind: str, log: Any):
+    loop, executor, gate = LOOPS[kind](), WatchedExecutor(4), Gate()
+    overlaps, neighbour = Overlaps(), Recorder()
+    hub = PubSubHub(loop, executor)
+    hub.subscribe_topic("ann", "lobby", overlaps.handler("ann", gate.wait))
+    hub.subscribe("ann", neighbour.record_async)
+    hub.subscribe_topic("bob", "lobby", lambda topic, message: neighbour.record(message))
+    hub.send_all_on_topic("lobby", 0)
+    gate.arrivals.wait(1)
+    hub.send_all("for the loop")
+
+    loop.close()
+    for message in range(1, 50):
+        hub.send_all_on_topic("lobby", message)
+        neighbour.wait(message + 1)
+
+    assert gate.arrivals == [0]
+    gate.open()
+    gate.arrivals.wait(50)
+    executor.wait_idle()
+    executor.shutdown()
+    assert overlaps.most == {"ann": 1}
+    log.take(1)
+
+
+def test_a_shutdown_that_waits_sees_everything_delivered():
+    executor, gate, got = WatchedExecutor(1), Gate(), Recorder()
+    hub = PubSubHub(executor=executor)
+
+    def slow(message: int) -> None:
+        gate.wait(message)
+        time.sleep(LONGER_THAN_A_JOB if message == 0 else 0)
+
+    hub.subscribe("the slow one", slow)
+    for number in range(100):
+        hub.subscribe(f"session {number}", got.record)
+    for message in range(5):
+        hub.send_all(message)
+    gate.arrivals.wait(1)
+
+    executor.shutdown(wait=False)
+    gate.open()
+    executor.shutdown(wait=True)
+
+    assert Counter(got) == dict.fromkeys(range(5), 100)
+    assert (hub.stats().dropped, hub.stats().pending) == (0, 0)
+
+
+def test_a_program_that_ends_delivers_what_waits_for_its_workers_first():
+    program = """
+        import atexit, time
+        from concurrent.futures import ThreadPoolExecutor
+        from pagebus import PubSubHub
+
+        def slow(message):
+            time.sleep(0.005)
+            got.append(message)
+
+        got = []
+        atexit.register(lambda: print(got == list(range(30))))
+        hub = PubSubHub(executor=ThreadPoolExecutor(2))
+        hub.subscribe("ann", slow)
+        for message in range(30):
+            hub.send_all(message)
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+# ---- limits ----------------------------------------------------------------------------------
+
+
+def test_a_blocked_only_worker_makes_one_burst_of_losses(log: Any):
+    executor, gate, overflows, got = WatchedExecutor(1), Gate(), Recorder(), Recorder()
+    hub = PubSubHub(executor=executor, max_pending=3, on_overflow=overflows.record)
+
+    def handler(message: int) -> None:
+        gate.wait(message)
+        got.record(message)
+
+    hub.subscribe("ann", handler)
+    hub.send_all(0)
+    gate.arrivals.wait(1)
+    for message in range(1, 10):
+        hub.send_all(message)
+    assert [overflow.dropped for overflow in overflows] == [1]
+    gate.open()
+    executor.wait_idle()
+    executor.shutdown()
+
+    assert got == [0, 7, 8, 9]
+    assert [overflow.dropped for overflow in overflows] == [1, 6]
+    assert (hub.stats().dropped, hub.stats().pending) == (6, 0)
+    log.take(2)
+
+
+def test_a_hook_that_says_goodbye_at_the_end_of_a_burst_has_the_last_word(log: Any):
+    executor, events, sent = WatchedExecutor(1), Recorder(), [0]
+
+    def hook(overflow: Overflow) -> None:
+        if overflow.dropped > 1:
+            hub.unsubscribe_all("ann")
+            events.record("goodbye")
+
+    def handler(message: int) -> None:
+        events.record(message)
+        for _ in range(2 if sent[0] < 20 else 0):
+            sent[0] += 1
+            hub.send_all(sent[0])
+
+    hub = PubSubHub(executor=executor, max_pending=2, on_overflow=hook)
+    hub.subscribe("ann", handler)
+    hub.send_all(0)
+    executor.wait_idle()
+    executor.shutdown()
+
+    assert events[-1] == "goodbye"
+    assert events.count("goodbye") == 1
+    log.take_all()
+
+
+def test_calls_that_may_overlap_have_a_limit_while_others_keep_the_worker(log: Any):
+    executor, made, pending = WatchedExecutor(1), Recorder(), Recorder()
+    hub = PubSubHub(executor=executor, max_pending=LIMIT)
+
+    def next_round(topic: str, round_: int) -> None:
+        for message in range(LIMIT):
+            hub.send_all((round_, message))
+        pending.record(hub.stats().pending)
+        if round_ < 50:
+            hub.send_all_on_topic("rounds", round_ + 1)
+        else:
+            made.record("the end")
+
+    hub.subscribe("ann", made.record, concurrent=True)
+    hub.subscribe_topic("bob", "rounds", next_round)
+    hub.send_all_on_topic("rounds", 1)
+    executor.wait_idle()
+    executor.shutdown()
+
+    # What waits at the end is the newest, once, however often the queue was full before.
+    assert made[made.index("the end") + 1 :] == [(50, message) for message in range(LIMIT)]
+    assert max(pending) <= 2 * LIMIT
+    assert hub.stats().pending == 0
+    assert len(made) - 1 + hub.stats().dropped == 50 * LIMIT
+    log.take_all()
