@@ -345,3 +345,35 @@ fn a_long_roster_keeps_its_order_through_removals() {
     let left: Vec<_> = walk(&mut fanout).iter().map(|s| s.handler).collect();
     assert_eq!(left, (0..1000).step_by(7).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_message_that_gives_way_after_its_excluded_session_left_is_counted_for_the_others() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.subscribe(b"ann", None, 0, 1, false);
+    router.subscribe(b"bob", None, 0, 2, false);
+    router.publish(None, Some(b"ann"), || 0, &mut trash);
+    router.unsubscribe(b"ann", &Scope::All, &mut trash);
+    for message in 1..=u64::from(LIMIT) {
+        router.publish(None, None, || message, &mut trash);
+    }
+    while router.next_fanout(0, &mut trash).is_some() {}
+    assert_eq!(router.sizes().dropped, 1);
+}
+
+#[test]
+fn a_topic_whose_messages_all_gave_way_is_forgotten_with_its_last_subscriber() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.subscribe(b"ann", Some(b"news"), 0, 1, false);
+    router.subscribe(b"bob", None, 0, 2, false);
+    for message in 0..=u64::from(LIMIT) {
+        router.publish(Some(b"news"), None, || message, &mut trash);
+    }
+    router.publish(None, None, || 99, &mut trash);
+    router.unsubscribe(b"ann", &Scope::All, &mut trash);
+    while router.next_fanout(0, &mut trash).is_some() {}
+    let sizes = router.sizes();
+    assert_eq!(
+        (sizes.topics, sizes.pending, sizes.subscriptions),
+        (0, 0, 1)
+    );
+}

@@ -144,9 +144,9 @@ impl<H, M> Registry<H, M> {
         self.topics.get(group.topic as usize)?.name.clone()
     }
 
-    /// A group, which must exist.
-    pub fn group_mut(&mut self, group: GroupKey) -> &mut Group<H> {
-        &mut self.groups[group as usize]
+    /// A group, if it exists.
+    pub fn group_mut(&mut self, group: GroupKey) -> Option<&mut Group<H>> {
+        self.groups.get_mut(group as usize)
     }
 
     /// Every subscription.
@@ -304,9 +304,10 @@ impl<H, M> Registry<H, M> {
         topic: TopicKey,
     ) -> impl Iterator<Item = &Arc<Subscription<H>>> {
         let range = (topic, 0)..=(topic, u64::MAX);
-        self.sessions[session as usize]
-            .subscriptions
-            .range(range)
+        let session = self.sessions.get(session as usize);
+        session
+            .into_iter()
+            .flat_map(move |s| s.subscriptions.range(range.clone()))
             .map(|(_, s)| s)
     }
 

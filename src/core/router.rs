@@ -110,14 +110,6 @@ pub struct Sizes {
     pub subscriptions: usize,
 }
 
-/// Deliveries that are lost with messages that gave way.
-fn losses<H, M>(registry: &Registry<H, M>, logged: &[(GroupKey, Arc<Envelope<M>>)]) -> usize {
-    logged
-        .iter()
-        .map(|(group, envelope)| registry.recipients(*group, envelope))
-        .sum()
-}
-
 /// Everything that a hub knows. `H` is a handler, `M` a message and `D` a deliverer; the router
 /// never looks inside them.
 pub struct Router<H, M, D> {
@@ -374,17 +366,17 @@ impl<H, M, D: Clone> Router<H, M, D> {
         published: &mut Published<D>,
         trash: &mut Trash<H, M, D>,
     ) {
+        let before = trash.logged.len();
         let members = self.registry.group(group);
         let lane = &mut self.lanes[members.lane as usize];
         if lane.log.push(group, envelope, &members.share, self.limit) {
             published.burst |= members.share.count_dropped() == 1;
-            let before = trash.logged.len();
             lane.log.compact(&self.registry, &mut trash.logged);
-            self.dropped += losses(&self.registry, &trash.logged[before..]);
         }
         if lane.hire() {
             published.wake.push(lane.deliverer.clone());
         }
+        self.settle_losses(before, trash);
     }
 
     // ---- dispatch ---------------------------------------------------------------------------
@@ -411,9 +403,12 @@ impl<H, M, D: Clone> Router<H, M, D> {
             let state = self.lanes.get_mut(lane as usize)?;
             let before = trash.logged.len();
             let popped = state.log.pop(&self.registry, &mut trash.logged);
-            self.dropped += losses(&self.registry, &trash.logged[before..]);
+            self.settle_losses(before, trash);
             let (group, envelope) = popped?;
-            let members = self.registry.group_mut(group);
+            let Some(members) = self.registry.group_mut(group) else {
+                trash.envelopes.push(envelope);
+                continue;
+            };
             let burst = members.share.caught_up();
             if members.roster.is_empty() {
                 trash.envelopes.push(envelope);
@@ -421,6 +416,18 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 continue;
             }
             return Some(Fanout::new(members.roster.snapshot(), envelope, burst));
+        }
+    }
+
+    /// Counts the deliveries that are lost with the messages that gave way since there were
+    /// `before` of them, and forgets groups that nothing else is left of.
+    fn settle_losses(&mut self, before: usize, trash: &mut Trash<H, M, D>) {
+        for index in before..trash.logged.len() {
+            let (group, envelope) = &trash.logged[index];
+            self.dropped += self.registry.recipients(*group, envelope);
+        }
+        for index in before..trash.logged.len() {
+            self.release_group(trash.logged[index].0, trash);
         }
     }
 

@@ -29,7 +29,7 @@ def send_and_go_on(hub: PubSubHub) -> None:
     """Send, and give the interpreter the occasion to see that a signal came."""
     hub.send_all("hello")
     for _ in range(1000):
-        bool()
+        False
 
 
 @pytest.mark.usefixtures("_ctrl_c")
