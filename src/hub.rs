@@ -106,9 +106,13 @@ impl PubSubHub {
     }
 
     fn wake(slf: &Bound<'_, Self>, published: Published<Deliverer>) -> PyResult<()> {
-        let mut result = Ok(());
         // The sender's own work comes last: the others start meanwhile.
-        for deliverer in published.wake.into_iter().rev() {
+        let (own, others): (Vec<_>, Vec<_>) = published
+            .wake
+            .into_iter()
+            .partition(|d| matches!(d, Deliverer::Inline));
+        let mut result = Ok(());
+        for deliverer in others.into_iter().chain(own) {
             result = result.and(deliverer.wake(slf));
         }
         result
@@ -134,12 +138,14 @@ impl PubSubHub {
         } else {
             None
         };
+        let handle = PyWeakrefReference::new(slf)?.unbind();
         let mut wanted = Wanted {
             session: &session,
             topic: name.as_deref(),
             hash,
             lane,
-            handler: Some(Handler::new(callable, hash, kind, concurrent, home)?),
+            overlaps: concurrent,
+            handler: Some(Handler::new(callable, hash, kind, home)?),
             known: Vec::new(),
         };
         let subscription = loop {
@@ -161,13 +167,10 @@ impl PubSubHub {
                 }
             }
         };
-        let (hub, weak) = (
-            PyWeakrefReference::new(slf)?.unbind(),
-            Arc::downgrade(&subscription),
-        );
+        let weak = Arc::downgrade(&subscription);
         let topic = topic.map(|t| t.clone().unbind());
         Ok(Subscription::new(
-            hub,
+            handle,
             weak,
             session_id.clone().unbind(),
             topic,
@@ -245,20 +248,6 @@ impl PubSubHub {
             None => true,
         }
     }
-
-    /// The topic of a subscription; `None` for messages sent to all.
-    pub fn topic_of(
-        &self,
-        py: Python<'_>,
-        subscription: &core::Subscription<Handler>,
-    ) -> PyResult<Option<Py<PyString>>> {
-        let topic = self.change(py, |router, _| {
-            router.registry().topic_of(subscription.group)
-        });
-        topic
-            .map(|topic| name::text(py, &topic).map(Bound::unbind))
-            .transpose()
-    }
 }
 
 /// Who is to deliver to a new subscription.
@@ -277,6 +266,7 @@ struct Wanted<'a> {
     topic: Option<&'a [u8]>,
     hash: isize,
     lane: Lane,
+    overlaps: bool,
     handler: Option<Handler>,
     /// Subscriptions that were compared and differ.
     known: Vec<Arc<core::Subscription<Handler>>>,
@@ -309,7 +299,7 @@ impl Wanted<'_> {
         };
         match self.handler.take() {
             Some(handler) => {
-                let overlaps = handler.overlaps;
+                let overlaps = self.overlaps;
                 Found::New(router.subscribe(self.session, self.topic, lane, handler, overlaps))
             }
             None => Found::Closed,

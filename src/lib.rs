@@ -14,6 +14,8 @@ mod subscription;
 /// The private half of the package `pagebus`.
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::hub::{HubClosed, PubSubHub};
     #[pymodule_export]
@@ -24,6 +26,24 @@ mod _core {
     use super::stats::Stats;
     #[pymodule_export]
     use super::subscription::Subscription;
+
+    /// Imports now what deliveries need later: a daemon thread that imports while the process
+    /// exits would be ended in the middle of it.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        for name in [
+            "asyncio",
+            "contextvars",
+            "functools",
+            "inspect",
+            "logging",
+            "operator",
+            "types",
+        ] {
+            module.py().import(name)?;
+        }
+        module.py().import("pagebus._task").map(drop)
+    }
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

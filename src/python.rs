@@ -11,7 +11,7 @@ use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 type VectorcallDict = unsafe extern "C-unwind" fn(
     callable: *mut ffi::PyObject,
@@ -42,6 +42,18 @@ unsafe extern "C-unwind" {
         value: *mut ffi::PyObject,
         result: *mut *mut ffi::PyObject,
     ) -> c_int;
+}
+
+/// Runs Python code from a destructor, which may run while an exception is on its way: Python
+/// code must not see it, and it must be there afterwards.
+pub fn in_drop(code: impl FnOnce(Python<'_>)) {
+    Python::try_attach(|py| {
+        let on_its_way = PyErr::take(py);
+        code(py);
+        if let Some(error) = on_its_way {
+            error.restore(py);
+        }
+    });
 }
 
 /// What sending into an iterator came to.
@@ -83,6 +95,16 @@ pub fn call_with<'py, const N: usize>(
     });
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
+}
+
+/// Calls a method with up to two arguments, and keyword arguments.
+pub fn call_method<'py, const N: usize>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    args: [&Bound<'py, PyAny>; N],
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    call_with(&object.getattr(name)?, args, keywords)
 }
 
 /// Sends `None` into an iterator.

@@ -159,7 +159,12 @@ fn overflow(
     let py = hub.py();
     let callable = subscription.handler.callable(py);
     let session_id = name::text(py, &subscription.session_id)?;
-    let topic = hub.get().topic_of(py, subscription)?;
+    let topic = subscription
+        .topic
+        .as_deref()
+        .map(|topic| name::text(py, topic))
+        .transpose()?;
+    let topic = topic.map(Bound::unbind);
     let place = place(&session_id, topic.as_ref());
     let text = format!(
         "handler {} of {place} {what} {}",

@@ -273,7 +273,8 @@ proptest! {
         prop_assert_eq!(ready.len(), 1, "a session is ready once, however much it has to do");
         let mut found = Vec::new();
         let mut trash = Trash::default();
-        while let Some(next) = router.next_call(0, ready[0], || false, &mut trash) {
+        let mut losses = Vec::new();
+        while let Some(next) = router.next_call(0, ready[0], || false, &mut losses, &mut trash) {
             found.push((next.call.0.handler, next.call.1.message));
         }
         prop_assert_eq!(found, expected);
@@ -288,7 +289,7 @@ fn dispatch_all(router: &mut Tested, ready: &mut Vec<u32>) {
             ready.push(session);
         }
     };
-    router.dispatch(0, 1000, |_| false, enter, &mut losses, &mut trash);
+    router.dispatch(0, 1000, enter, &mut losses, &mut trash);
 }
 
 #[test]

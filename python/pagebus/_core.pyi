@@ -38,7 +38,8 @@ class PubSubHub:
 
     Messages reach a handler in the order in which they were sent, one at a time, in a copy of the
     ``contextvars`` context in which it was subscribed. A handler's exception is logged on the
-    logger ``pagebus`` and never reaches the sender or another handler.
+    logger ``pagebus`` and never reaches the sender or another handler; only ``KeyboardInterrupt``
+    and ``SystemExit`` of a handler that runs inside the send do reach the sender.
 
     Args:
         loop: The event loop on which async handlers run. Default: the loop that runs at
@@ -117,8 +118,8 @@ class PubSubHub:
     ) -> Subscription:
         """Call ``handler(message)`` for every message sent to all, from the next send on.
 
-        Subscribing an equal handler of the same session again changes nothing and returns a
-        handle on the subscription that exists.
+        Subscribing an equal handler of the same session again changes nothing, whatever
+        ``concurrent`` is, and returns a handle on the subscription that exists.
 
         Mirrors ``flet.PubSubHub.subscribe`` (which returns ``None``).
 
@@ -339,7 +340,7 @@ class Stats:
 
     @property
     def pending(self) -> int:
-        """Messages that wait in the hub's queues now."""
+        """Messages that wait in the hub's queues now, without the one that is being dispatched."""
 
     @property
     def sessions(self) -> int:
@@ -384,7 +385,8 @@ class Overflow:
     """Messages dropped, as given to the hub's ``on_overflow`` hook.
 
     One burst, from the first drop until the queue is empty again, gives two: the first with
-    ``dropped`` = 1, the last with the number of the whole burst.
+    ``dropped`` = 1, the last with the number of the whole burst (unless the handler leaves
+    before).
 
     Where one handler does not keep up, it is named. Where the event loop or the executor itself
     does not, messages are dropped for all that listen to a topic: ``session_id`` and ``handler``

@@ -11,7 +11,7 @@ use super::backlog::{Backlog, Share, Shares};
 use super::fanout::Envelope;
 use super::roster::Roster;
 use super::router::Call;
-use super::subscription::{Own, Subscription};
+use super::subscription::{Own, Place, Subscription};
 use super::{EVERYTHING, GroupKey, LaneKey, Name, SessionKey, TopicKey};
 
 type Names = HashMap<Name, u32, RandomState>;
@@ -138,12 +138,6 @@ impl<H, M> Registry<H, M> {
         &self.groups[group as usize]
     }
 
-    /// The topic of a group; `None` for messages sent to all.
-    pub fn topic_of(&self, group: GroupKey) -> Option<Name> {
-        let group = self.groups.get(group as usize)?;
-        self.topics.get(group.topic as usize)?.name.clone()
-    }
-
     /// A group, if it exists.
     pub fn group_mut(&mut self, group: GroupKey) -> Option<&mut Group<H>> {
         self.groups.get_mut(group as usize)
@@ -200,20 +194,21 @@ impl<H, M> Registry<H, M> {
         topic: Option<&[u8]>,
         lane: LaneKey,
         handler: H,
-        (serial, capacity): (u64, u32),
+        (serial, overlaps, capacity): (u64, bool, u32),
     ) -> (Arc<Subscription<H>>, bool) {
         let session = self.session_or_new(id);
         let topic = self.topic_or_new(topic);
         let (group, is_new) = self.group_or_new(topic, lane);
         let owner = &mut self.sessions[session as usize];
-        let subscription = Arc::new(Subscription::new(
-            handler,
-            owner.id.clone(),
+        let names = (owner.id.clone(), self.topics[topic as usize].name.clone());
+        let place = Place {
             session,
             group,
             serial,
+            overlaps,
             capacity,
-        ));
+        };
+        let subscription = Arc::new(Subscription::new(handler, names, &place));
         owner
             .subscriptions
             .insert((topic, serial), subscription.clone());

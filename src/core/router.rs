@@ -217,7 +217,11 @@ impl<H, M, D: Clone> Router<H, M, D> {
         overlaps: bool,
     ) -> Arc<Subscription<H>> {
         self.sequence += 1;
-        let place = (self.sequence, if overlaps { self.limit } else { 1 });
+        let place = (
+            self.sequence,
+            overlaps,
+            if overlaps { self.limit } else { 1 },
+        );
         let (subscription, new_group) = self.registry.insert(session, topic, lane, handler, place);
         if new_group {
             self.lanes[lane as usize].groups += 1;
@@ -235,6 +239,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if let Some(session) = self.registry.session_key(session) {
             self.sweep_queue(session, trash);
         }
+        self.sweep_overlapping(trash);
     }
 
     /// Ends one subscription.
@@ -242,6 +247,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if subscription.cancel() {
             self.forget(subscription, trash);
             self.sweep_queue(subscription.session, trash);
+            self.sweep_overlapping(trash);
         }
     }
 
@@ -293,6 +299,18 @@ impl<H, M, D: Clone> Router<H, M, D> {
             self.waiting -= before - owner.queue.len();
         }
         self.registry.release_session(session);
+    }
+
+    /// Takes calls of cancelled subscriptions out of the queues of calls that may overlap.
+    fn sweep_overlapping(&mut self, trash: &mut Trash<H, M, D>) {
+        for (_, lane) in &mut self.lanes {
+            let queue = &mut lane.overlapping;
+            let before = queue.len();
+            if before > 0 {
+                queue.remove_unless(|s| !s.is_cancelled(), &Own, &mut trash.calls);
+                self.waiting -= before - queue.len();
+            }
+        }
     }
 
     fn release_group(&mut self, group: GroupKey, trash: &mut Trash<H, M, D>) {
@@ -554,6 +572,16 @@ impl<H, M, D: Clone> Router<H, M, D> {
         self.lanes.get_mut(lane as usize)?.resumed.pop_front()
     }
 
+    /// Whether messages wait for a handler whose call is over; without any, the call is entered as
+    /// over, and the second value is the size of the burst of losses that ends with it.
+    pub fn has_mail(&mut self, subscription: &Subscription<H>) -> (bool, Option<u32>) {
+        let mailbox = self.mailboxes.get(&subscription.serial);
+        if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) {
+            return (true, None);
+        }
+        (false, self.unpark(subscription).1)
+    }
+
     // ---- workers ----------------------------------------------------------------------------
 
     /// Moves up to `budget` calls from a lane's log to the sessions that make them; sessions that
@@ -562,7 +590,6 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         lane: LaneKey,
         budget: usize,
-        overlaps: impl Fn(&H) -> bool,
         mut ready: impl FnMut(Ready),
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
@@ -581,7 +608,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 let call = (subscription.clone(), fanout.envelope.clone());
                 fanout.advance();
                 left -= 1;
-                if overlaps(&call.0.handler) {
+                if call.0.overlaps {
                     if self.enqueue_overlapping(lane, call, losses, trash) {
                         ready(Ready::Overlapping);
                     }
@@ -656,6 +683,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         lane: LaneKey,
         session: SessionKey,
         more: impl FnOnce() -> bool,
+        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<NextCall<H, M>> {
         loop {
@@ -670,7 +698,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 Parked::Free if !call.0.is_cancelled() => {
                     return Some(self.hand_out(lane, call, more));
                 }
-                _ => trash.calls.push(call),
+                Parked::Dropped(count) => losses.push(Loss::Dropped(call.0, count)),
+                Parked::Free | Parked::Waiting => trash.calls.push(call),
             }
         }
     }
@@ -680,6 +709,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         lane: LaneKey,
         more: impl FnOnce() -> bool,
+        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<NextCall<H, M>> {
         loop {
@@ -690,7 +720,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 Parked::Free if !call.0.is_cancelled() => {
                     return Some(self.hand_out(lane, call, more));
                 }
-                _ => trash.calls.push(call),
+                Parked::Dropped(count) => losses.push(Loss::Dropped(call.0, count)),
+                Parked::Free | Parked::Waiting => trash.calls.push(call),
             }
         }
     }
@@ -702,11 +733,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         more: impl FnOnce() -> bool,
     ) -> NextCall<H, M> {
         let burst = call.0.share.caught_up();
-        let work = self.has_log(lane) || more();
-        let hired = self.lanes.get_mut(lane as usize).is_some_and(|lane| {
-            lane.calling += 1;
-            work && lane.hire()
-        });
+        let hired = self.call_out(lane, more);
         NextCall { call, burst, hired }
     }
 
@@ -742,18 +769,28 @@ impl<H, M, D: Clone> Router<H, M, D> {
             .remove(&subscription.serial)
             .unwrap_or_default();
         subscription.leave();
-        let owner = self.registry.session(subscription.session)?;
+        let (state, owner) = (
+            self.lanes.get_mut(lane as usize)?,
+            self.registry.session(subscription.session)?,
+        );
+        let overlaps = subscription.overlaps;
+        let queue = if overlaps {
+            &mut state.overlapping
+        } else {
+            &mut owner.queue
+        };
+        let count = mailbox.len();
         for envelope in mailbox.into_iter().rev() {
-            owner
-                .queue
-                .unpop(subscription.clone(), envelope, &subscription.share);
+            queue.unpop(subscription.clone(), envelope, &subscription.share);
         }
-        if owner.queue.is_empty() || std::mem::replace(&mut owner.scheduled, true) {
+        if overlaps {
+            (0..count).for_each(|_| ready(Ready::Overlapping));
+        } else if !queue.is_empty() && !std::mem::replace(&mut owner.scheduled, true) {
+            ready(Ready::Session(subscription.session));
+        } else {
             return None;
         }
-        ready(Ready::Session(subscription.session));
-        let lane = self.lanes.get_mut(lane as usize)?;
-        lane.hire().then(|| lane.deliverer.clone())
+        (count > 0 && state.hire()).then(|| state.deliverer.clone())
     }
 
     /// Lets a worker go if there is nothing left to dispatch and, as `idle` tells, nothing ready.
@@ -766,11 +803,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
         done
     }
 
-    /// Enters one more worker, beyond the limit if need be: another one is about to go.
-    pub fn add_worker(&mut self, lane: LaneKey) {
-        if let Some(lane) = self.lanes.get_mut(lane as usize) {
-            lane.awake += 1;
-        }
+    /// Enters that a worker is busy with something that may take long, as is a call; tells whether
+    /// one more worker was entered and must be started.
+    pub fn call_out(&mut self, lane: LaneKey, more: impl FnOnce() -> bool) -> bool {
+        let work = self.has_log(lane) || more();
+        self.lanes.get_mut(lane as usize).is_some_and(|lane| {
+            lane.calling += 1;
+            work && lane.hire()
+        })
     }
 
     /// Enters that a worker is gone; `true` if it was the last one.

@@ -9,12 +9,26 @@ use super::{GroupKey, Name, SessionKey};
 const CANCELLED: u8 = 1;
 const BUSY: u8 = 2;
 
+/// Where a subscription stands in the router's tables, and what it may do.
+pub(super) struct Place {
+    pub session: SessionKey,
+    pub group: GroupKey,
+    pub serial: u64,
+    /// Whether its calls may overlap, and how many of them.
+    pub overlaps: bool,
+    pub capacity: u32,
+}
+
 /// A subscription. Its fields never change; its state does.
 pub struct Subscription<H> {
     /// What is called.
     pub handler: H,
     /// The id of the session that owns it.
     pub session_id: Name,
+    /// The topic; `None` for messages sent to all.
+    pub topic: Option<Name>,
+    /// Whether its calls may overlap.
+    pub overlaps: bool,
     /// The session that owns it.
     pub session: SessionKey,
     /// The subscribers that get the same messages from the same lane.
@@ -31,25 +45,20 @@ pub struct Subscription<H> {
 }
 
 impl<H> Subscription<H> {
-    /// A subscription that gets every message after `serial`, and lets `capacity` calls overlap.
-    pub fn new(
-        handler: H,
-        session_id: Name,
-        session: SessionKey,
-        group: GroupKey,
-        serial: u64,
-        capacity: u32,
-    ) -> Self {
+    /// A subscription at its place in the router's tables.
+    pub(super) fn new(handler: H, names: (Name, Option<Name>), place: &Place) -> Self {
         Self {
             handler,
-            session_id,
-            session,
-            group,
-            serial,
+            session_id: names.0,
+            topic: names.1,
+            overlaps: place.overlaps,
+            session: place.session,
+            group: place.group,
+            serial: place.serial,
             share: Share::default(),
             state: AtomicU8::new(0),
             under_way: AtomicU32::new(0),
-            capacity,
+            capacity: place.capacity,
         }
     }
 

@@ -29,17 +29,54 @@ pub struct Suspended {
     pub yielded: Py<PyAny>,
 }
 
+/// Calls a handler, unless its subscription has ended; returns what it returned.
+#[inline]
+pub fn call<'py>(
+    py: Python<'py>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let context = subscription.handler.context(py)?;
+    let _inside = Inside::enter(&context)?;
+    call_inside(py, subscription, envelope)
+}
+
+#[inline]
+fn call_inside<'py>(
+    py: Python<'py>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    // Making the context can start the collector, and so end the subscription.
+    if subscription.is_cancelled() {
+        return Ok(None);
+    }
+    subscription.handler.call(py, &envelope.message).map(Some)
+}
+
 /// Calls a handler and drives what it returns until that suspends or ends.
 #[inline]
 pub fn start(py: Python<'_>, subscription: &Subscription, envelope: &Envelope) -> Outcome {
-    let handler = &subscription.handler;
-    let outcome = handler.context(py).and_then(|context| {
+    let outcome = subscription.handler.context(py).and_then(|context| {
         let _inside = Inside::enter(&context)?;
-        let value = handler.call_inside(py, &envelope.message)?;
-        match iterator(value)? {
+        match call_inside(py, subscription, envelope)?
+            .map(iterator)
+            .transpose()?
+            .flatten()
+        {
             Some(awaitable) => send(&awaitable, &context),
             None => Ok(Outcome::Done),
         }
+    });
+    outcome.unwrap_or_else(Outcome::Failed)
+}
+
+/// Begins to await what a handler returned, in a context.
+pub fn begin(py: Python<'_>, value: &Py<PyAny>, context: &Py<PyAny>) -> Outcome {
+    let (value, context) = (value.bind(py), context.bind(py));
+    let outcome = Inside::enter(context).and_then(|_inside| match iterator(value.clone())? {
+        Some(awaitable) => send(&awaitable, context),
+        None => Ok(Outcome::Done),
     });
     outcome.unwrap_or_else(Outcome::Failed)
 }
@@ -60,7 +97,7 @@ pub fn resume(
 }
 
 /// What has to be driven to await `value`; `None` if it cannot be awaited.
-pub fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
+fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     if value.is_none() {
@@ -76,7 +113,7 @@ pub fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
         return Ok(None);
     }
     match value.getattr(intern!(py, "__await__")) {
-        Ok(method) => method.call0().map(Some),
+        Ok(method) => python::call(&method, []).map(Some),
         // A generator that `types.coroutine` marked.
         Err(_) => Ok(Some(value)),
     }

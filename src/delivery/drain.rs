@@ -22,6 +22,7 @@ use super::handler::is_quit;
 use super::serving::Serving;
 use super::walk::{Slice, Stop, Walk};
 use super::watch::Watch;
+use crate::python;
 use crate::report;
 
 /// What a drain task does next.
@@ -53,7 +54,8 @@ pub fn spawn(py: Python<'_>, lane: &Arc<LoopLane>, phase: Phase) -> PyResult<()>
         touched: AtomicBool::new(false),
         rests: AtomicBool::new(false),
     };
-    task.call((drain,), Some(lane.on_loop(py))).map(drop)
+    let drain = Bound::new(py, drain)?;
+    python::call_with(task, [drain.as_any()], Some(lane.on_loop(py))).map(drop)
 }
 
 /// [`spawn`] where there is nobody to tell of a failure.
@@ -102,7 +104,14 @@ impl Drain {
         let phase = self.phase.lock().take();
         match phase {
             Some(Phase::Serving(serving)) => serving.close(py),
-            _ => Ok(()),
+            Some(Phase::Dispatching(duty)) => {
+                if self.rests.swap(false, Ordering::AcqRel) {
+                    duty.begin_turn();
+                }
+                self.succeed(py, duty);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -237,7 +246,7 @@ impl Drain {
 
     fn serve(&self, py: Python<'_>, mut serving: Serving, thrown: Option<PyErr>) -> Step {
         let watch = Watch::new(py, &self.touched)?;
-        let mut owned = serving.is_suspended();
+        let mut owned = serving.is_begun();
         if !owned && let Some(error) = thrown {
             // Cancelled before the handler was called: its message goes on.
             respawn(py, &self.lane, Phase::Serving(serving));
@@ -260,8 +269,7 @@ impl Drain {
                     result = Err(error);
                 }
                 Outcome::Failed(error) => {
-                    let hub = serving.hub.bind(py);
-                    report::failure(hub, &serving.subscription, &serving.envelope, error);
+                    serving.report(py, error);
                 }
             }
             owned = owned || watch.is_owned();
@@ -271,7 +279,7 @@ impl Drain {
             if !serving.advance(py)? {
                 return Ok(None);
             }
-            outcome = serving.step(py, None);
+            outcome = serving.call_again(py);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::event_loop::LoopLane;
 use super::walk::Slice;
 use super::{Fanout, Router, Trash};
 use crate::hub::PubSubHub;
+use crate::python;
 use crate::report;
 
 /// Drain tasks to make at once, at the most, when handler after handler suspends.
@@ -101,7 +102,7 @@ impl Drop for Duty {
         if *self.done.get_mut() {
             return;
         }
-        Python::try_attach(|py| {
+        python::in_drop(|py| {
             let hub = self.hub.bind(py);
             let mut current = self.current.get_mut().take();
             let left = current.as_mut().map_or(0, Fanout::give_up);

@@ -16,6 +16,7 @@ use super::duty::Duty;
 use crate::core::LaneKey;
 use crate::hub::PubSubHub;
 use crate::name::must_be;
+use crate::python;
 
 /// An event loop that delivers to async handlers.
 pub struct LoopLane {
@@ -112,9 +113,9 @@ impl LoopLane {
             intern!(py, "call_soon_threadsafe")
         };
         let in_context = Some(self.in_context.bind(py));
-        self.event_loop
-            .bind(py)
-            .call_method(schedule, (starter,), in_context)?;
+        let starter = Bound::new(py, starter)?;
+        let event_loop = self.event_loop.bind(py);
+        python::call_method(event_loop, schedule, [starter.as_any()], in_context)?;
         Ok(())
     }
 
@@ -139,9 +140,7 @@ pub fn running(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
 }
 
 fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
-    event_loop
-        .call_method0(intern!(event_loop.py(), "is_closed"))?
-        .is_truthy()
+    python::call_method(event_loop, intern!(event_loop.py(), "is_closed"), [], None)?.is_truthy()
 }
 
 /// Makes the loop come for what is in its log. A loop that the hub was given and that is closed
@@ -202,10 +201,8 @@ impl Nudge {
         }
         let schedule = intern!(py, "call_soon_threadsafe");
         // A loop that is closed has nobody left to wake.
-        let _ = self
-            .event_loop
-            .bind(py)
-            .call_method1(schedule, (&self.nudged,));
+        let nudged = self.nudged.bind(py).as_any();
+        let _ = python::call_method(self.event_loop.bind(py), schedule, [nudged], None);
     }
 
     /// Shows the garbage collector what it holds.

@@ -19,14 +19,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::event_loop::Nudge;
-use super::{Envelope, Router, Subscription, Trash, finish};
+use super::{Envelope, Router, Subscription, Trash, call, finish};
 use crate::core::SessionKey;
-use crate::core::router::{Loss, NextCall, Ready};
+use crate::core::router::{self, NextCall, Ready};
 use crate::hub::{PubSubHub, SYNC};
 use crate::name::must_be;
+use crate::python;
 use crate::report;
 
 type Next = NextCall<super::Handler, super::Message>;
+type Loss = router::Loss<super::Handler, super::Message>;
 
 /// Calls dispatched before the first one is made.
 const DISPATCH: usize = 1024;
@@ -94,15 +96,25 @@ impl ExecutorLane {
         Ok(())
     }
 
-    /// Starts a job for a worker that was entered.
+    /// Starts a job for a worker that was entered. If the executor takes none, that is the
+    /// sender's error, unless another worker does the work.
     pub fn wake(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+        match self.submit(hub) {
+            Err(error) if lose_worker(hub) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn submit(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
         let py = hub.py();
         let job = Bound::new(py, Job(Mutex::new(Some(hub.clone().unbind()))))?;
-        let submitted = self
-            .executor
-            .bind(py)
-            .call_method1(intern!(py, "submit"), (&job,));
-        submitted.map(drop).inspect_err(|_| job.get().lose(py))
+        let executor = self.executor.bind(py);
+        let submitted = python::call_method(executor, intern!(py, "submit"), [job.as_any()], None);
+        submitted.map(drop).inspect_err(|_| {
+            // The worker's place stays with the caller.
+            let hub = job.get().0.lock().take();
+            drop(hub);
+        })
     }
 
     /// Enters a session, or a call that may overlap, for any worker to take.
@@ -149,36 +161,30 @@ impl Job {
     }
 }
 
-impl Job {
-    fn lose(&self, py: Python<'_>) {
-        let hub = self.0.lock().take();
-        if let Some(hub) = hub {
-            lose_worker(hub.bind(py));
-        }
-    }
-}
-
 impl Drop for Job {
     fn drop(&mut self) {
         if let Some(hub) = self.0.get_mut().take() {
-            Python::try_attach(|py| lose_worker(hub.bind(py)));
+            python::in_drop(|py| {
+                lose_worker(hub.bind(py));
+            });
         }
     }
 }
 
-/// Enters that a worker is gone; the last one takes what it would have delivered with it.
-fn lose_worker(hub: &Bound<'_, PubSubHub>) {
+/// Enters that a worker is gone. The last one, as it tells, takes what it would have delivered
+/// with it.
+fn lose_worker(hub: &Bound<'_, PubSubHub>) -> bool {
     let Some(lane) = hub.get().executor() else {
-        return;
+        return false;
     };
     let left = hub.get().change(hub.py(), |router, trash| {
-        if !router.lose_worker(SYNC) {
-            return 0;
-        }
-        while lane.ready.1.try_recv().is_ok() {}
-        router.abandon(SYNC, trash) + router.abandon_calls(SYNC, trash)
+        router.lose_worker(SYNC).then(|| {
+            while lane.ready.1.try_recv().is_ok() {}
+            router.abandon(SYNC, trash) + router.abandon_calls(SYNC, trash)
+        })
     });
-    report::undeliverable(hub, left, "the executor is shut down");
+    report::undeliverable(hub, left.unwrap_or(0), "the executor takes no work");
+    left.is_some()
 }
 
 fn run(hub: &Bound<'_, PubSubHub>) {
@@ -201,20 +207,14 @@ fn run(hub: &Bound<'_, PubSubHub>) {
     }
 }
 
-/// Gives the job's place as a worker to a job at the end of the executor's queue. An executor
-/// that is shutting down takes none: then this job goes on until everything is delivered.
+/// Gives the job's place as a worker to a job at the end of the executor's queue, if there is
+/// work for it. An executor that is shutting down takes none: then this job goes on until
+/// everything is delivered.
 fn hands_over(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> bool {
-    if lane.check_open(hub.py()).is_err() {
-        return false;
-    }
-    hub.get()
-        .change(hub.py(), |router, _| router.add_worker(SYNC));
-    let successor = lane.wake(hub).is_ok();
-    if successor {
-        hub.get()
-            .change(hub.py(), |router, _| router.lose_worker(SYNC));
-    }
-    successor
+    let work = |router: &mut Router, _: &mut Trash| router.has_log(SYNC) || lane.has_ready();
+    hub.get().change(hub.py(), work)
+        && lane.check_open(hub.py()).is_ok()
+        && lane.submit(hub).is_ok()
 }
 
 fn dismissed(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> bool {
@@ -229,27 +229,39 @@ fn dismissed(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> bool {
 fn after_dispatch<T>(
     hub: &Bound<'_, PubSubHub>,
     lane: &ExecutorLane,
-    next: impl FnOnce(&mut Router, &mut Trash) -> T,
+    next: impl FnOnce(&mut Router, &mut Trash, &mut Vec<Loss>) -> T,
 ) -> T {
-    let mut losses = Vec::new();
+    let (mut losses, mut hired) = (Vec::new(), false);
     let result = hub.get().change(hub.py(), |router, trash| {
         if router.has_log(SYNC) {
-            let (overlaps, ready) = (|h: &super::Handler| h.overlaps, |r| lane.ready(r));
-            router.dispatch(SYNC, DISPATCH, overlaps, ready, &mut losses, trash);
+            router.dispatch(SYNC, DISPATCH, |r| lane.ready(r), &mut losses, trash);
         }
-        next(router, trash)
+        let result = next(router, trash, &mut losses);
+        if !losses.is_empty() {
+            // Reporting can take long, as a call can.
+            hired = router.call_out(SYNC, || lane.has_ready());
+        }
+        result
     });
+    if losses.is_empty() {
+        return result;
+    }
+    if hired {
+        start_worker(hub, lane);
+    }
     for loss in &losses {
         match loss {
             Loss::Dropped(subscription, count) => report::loss(hub, subscription, *count),
             Loss::CaughtUp(envelope, burst) => report::topic_recovered(hub, envelope, Some(*burst)),
         }
     }
+    hub.get()
+        .change(hub.py(), |router, _| router.returned(SYNC));
     result
 }
 
 fn take_ready(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> Option<Ready> {
-    after_dispatch(hub, lane, |_, _| lane.ready.1.try_recv().ok())
+    after_dispatch(hub, lane, |_, _, _| lane.ready.1.try_recv().ok())
 }
 
 fn serve(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, ready: &Ready) {
@@ -283,22 +295,25 @@ fn serve_session(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, session: Sessi
 
 fn next_call(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, ready: &Ready) -> Option<Next> {
     let more = || lane.has_ready();
-    let next = after_dispatch(hub, lane, |router, trash| match *ready {
-        Ready::Session(session) => router.next_call(SYNC, session, more, trash),
-        Ready::Overlapping => router.next_overlapping(SYNC, more, trash),
+    let next = after_dispatch(hub, lane, |router, trash, losses| match *ready {
+        Ready::Session(session) => router.next_call(SYNC, session, more, losses, trash),
+        Ready::Overlapping => router.next_overlapping(SYNC, more, losses, trash),
     })?;
     if next.hired {
-        // Without a further worker, this one does the work itself, later.
-        let _ = lane.wake(hub);
+        start_worker(hub, lane);
     }
     report::recovered(hub, &next.call.0, next.burst);
     Some(next)
 }
 
+/// Starts a worker that was entered; without it, the others do the work, later.
+fn start_worker(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) {
+    let _ = lane.wake(hub);
+}
+
 fn make(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, next: &Next) {
     let (subscription, envelope) = &next.call;
     call(hub, subscription, envelope);
-    hub.get().counters.add_delivered(1);
     hub.get()
         .change(hub.py(), |router, _| router.returned(SYNC));
     if let Some(nudge) = &lane.nudge {
@@ -307,15 +322,14 @@ fn make(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, next: &Next) {
 }
 
 fn call(hub: &Bound<'_, PubSubHub>, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
-    // A hook may have run since the call was handed out, and ended the subscription.
-    if subscription.is_cancelled() {
-        return;
-    }
-    match subscription.handler.call(hub.py(), &envelope.message) {
-        Ok(value) if value.is_none() => {}
-        Ok(value) => {
+    match call::call(hub.py(), subscription, envelope) {
+        // A hook may have run since the call was handed out, and ended the subscription.
+        Ok(None) => return,
+        Ok(Some(value)) if value.is_none() => {}
+        Ok(Some(value)) => {
             finish::on_loop(hub, subscription, envelope, &value);
         }
         Err(error) => report::failure(hub, subscription, envelope, error),
     }
+    hub.get().counters.add_delivered(1);
 }

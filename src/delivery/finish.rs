@@ -6,9 +6,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::call::{self, Suspended};
 use super::drain::Phase;
 use super::event_loop::{self, LoopLane};
+use super::handler::is_awaitable;
 use super::serving::Serving;
 use super::{Envelope, Subscription};
 use crate::hub::PubSubHub;
@@ -34,25 +34,21 @@ fn try_on_loop(
     envelope: &Arc<Envelope>,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
-    let Some(awaitable) = call::iterator(value.clone())? else {
+    if !is_awaitable(value)? {
         return Ok(false);
-    };
+    }
     let py = hub.py();
     let lane = match open_lane(hub, subscription) {
         Ok(lane) => lane,
         Err(error) => {
             // Nobody will await it; a coroutine that nobody closes complains on top.
-            let _ = awaitable.call_method0(intern!(py, "close"));
+            let _ = value.call_method0(intern!(py, "close"));
             return Err(error);
         }
     };
-    let mut serving = Serving::new(hub.clone().unbind(), lane.clone(), subscription, envelope);
-    let context = subscription.handler.context(py)?.unbind();
-    serving.suspend(Suspended {
-        awaitable: awaitable.unbind(),
-        context,
-        yielded: py.None(),
-    });
+    let (hub, context) = (hub.clone().unbind(), subscription.handler.context(py)?);
+    let returned = (value.clone().unbind(), context.unbind());
+    let mut serving = Serving::returned(hub, lane.clone(), (subscription, envelope), returned);
     serving.enter(py);
     lane.start(py, Phase::Serving(serving)).map(|()| true)
 }

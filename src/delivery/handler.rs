@@ -55,8 +55,6 @@ pub struct Handler {
     pub hash: isize,
     /// How it is called.
     pub kind: Kind,
-    /// Whether its calls may overlap.
-    pub overlaps: bool,
     /// The loop that ran when it was subscribed, for what a sync handler leaves to be awaited in
     /// a hub without a loop.
     home: Option<Py<PyAny>>,
@@ -68,7 +66,6 @@ impl Handler {
         callable: &Bound<'_, PyAny>,
         hash: isize,
         kind: Kind,
-        overlaps: bool,
         home: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let py = callable.py();
@@ -80,7 +77,6 @@ impl Handler {
             context,
             hash,
             kind,
-            overlaps,
             home,
         })
     }
@@ -97,25 +93,18 @@ impl Handler {
 
     /// Whether it is the same handler, as Python says.
     pub fn equals(&self, callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+        static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let own = self.callable.bind(callable.py());
-        Ok(own.is(callable) || own.eq(callable)?)
-    }
-
-    /// Calls it with a message, in its context.
-    #[inline]
-    pub fn call<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
-        let context = self.context(py)?;
-        let _inside = Inside::enter(&context)?;
-        self.call_inside(py, message)
+        if own.is(callable) {
+            return Ok(true);
+        }
+        let equal = CELL.import(callable.py(), "operator", "eq")?;
+        python::call(equal, [own, callable])?.is_truthy()
     }
 
     /// Calls it with a message; its context has been entered.
     #[inline]
-    pub fn call_inside<'py>(
-        &self,
-        py: Python<'py>,
-        message: &Message,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    pub fn call<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
         let (callable, body) = (self.callable.bind(py), message.body.bind(py));
         match &message.topic {
             None => python::call(callable, [body]),
@@ -185,7 +174,10 @@ pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
 
 /// Python's hash of a handler.
 pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<isize> {
-    callable.hash().map_err(|error| {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let hash = CELL.import(callable.py(), "builtins", "hash")?;
+    let hash = python::call(hash, [callable]).and_then(|hash| hash.extract());
+    hash.map_err(|error| {
         if !error.is_instance_of::<PyTypeError>(callable.py()) {
             return error;
         }
@@ -205,17 +197,17 @@ fn inspect<'py>(
 
 fn is_coroutine_function(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    inspect(callable.py(), &CELL, "iscoroutinefunction")?
-        .call1((callable,))?
-        .is_truthy()
+    python::call(
+        inspect(callable.py(), &CELL, "iscoroutinefunction")?,
+        [callable],
+    )?
+    .is_truthy()
 }
 
 /// Whether a value that a handler returned is to be awaited.
 pub fn is_awaitable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    inspect(value.py(), &CELL, "isawaitable")?
-        .call1((value,))?
-        .is_truthy()
+    python::call(inspect(value.py(), &CELL, "isawaitable")?, [value])?.is_truthy()
 }
 
 fn kind(callable: &Bound<'_, PyAny>) -> PyResult<Kind> {
@@ -302,7 +294,7 @@ fn function_takes(function: &Bound<'_, PyAny>, count: u32) -> PyResult<Option<bo
 fn signature_takes(callable: &Bound<'_, PyAny>, count: u32) -> PyResult<bool> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = callable.py();
-    let Ok(signature) = inspect(py, &CELL, "signature")?.call1((callable,)) else {
+    let Ok(signature) = python::call(inspect(py, &CELL, "signature")?, [callable]) else {
         return Ok(true);
     };
     let arguments = PyTuple::new(py, (0..count).map(|_| py.None()))?;

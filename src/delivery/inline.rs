@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::handler::is_quit;
-use super::{Envelope, Fanout, Subscription, finish};
+use super::{Envelope, Fanout, Subscription, call, finish};
 use crate::core::router::Parked;
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
@@ -75,7 +75,7 @@ fn resume(
         report::recovered(hub, subscription, burst);
         let Some(envelope) = next else { return Ok(()) };
         *delivered += 1;
-        if call(hub, subscription, &envelope)? {
+        if make(hub, subscription, &envelope)? {
             hub.get()
                 .change(hub.py(), |router, _| router.leave(subscription));
             return Ok(());
@@ -92,7 +92,7 @@ fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64)
             continue;
         }
         *delivered += 1;
-        let result = call(hub, subscription, &fanout.envelope).map(drop);
+        let result = make(hub, subscription, &fanout.envelope).map(drop);
         fanout.advance();
         result?;
     }
@@ -109,14 +109,15 @@ fn waits(hub: &Bound<'_, PubSubHub>, subscription: &Arc<Subscription>, fanout: &
 }
 
 /// Calls a handler; tells whether its awaitable goes on elsewhere.
-fn call(
+fn make(
     hub: &Bound<'_, PubSubHub>,
     subscription: &Arc<Subscription>,
     envelope: &Arc<Envelope>,
 ) -> PyResult<bool> {
-    match subscription.handler.call(hub.py(), &envelope.message) {
-        Ok(value) if value.is_none() => Ok(false),
-        Ok(value) => Ok(finish::on_loop(hub, subscription, envelope, &value)),
+    match call::call(hub.py(), subscription, envelope) {
+        Ok(None) => Ok(false),
+        Ok(Some(value)) if value.is_none() => Ok(false),
+        Ok(Some(value)) => Ok(finish::on_loop(hub, subscription, envelope, &value)),
         Err(error) if is_quit(hub.py(), &error) => Err(error),
         Err(error) => {
             report::failure(hub, subscription, envelope, error);

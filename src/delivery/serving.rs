@@ -12,7 +12,20 @@ use super::event_loop::LoopLane;
 use super::handler::{Kind, is_quit};
 use super::{Envelope, Subscription};
 use crate::hub::{PubSubHub, SYNC};
+use crate::python;
 use crate::report;
+
+/// How far a handler is with its message.
+enum Stage {
+    /// It takes the next message that waits, when its task begins.
+    Next,
+    /// It was called; what it returned is to be awaited, in a context.
+    Returned(Py<PyAny>, Py<PyAny>),
+    /// It awaits something, in a context.
+    Suspended(Py<PyAny>, Py<PyAny>),
+    /// It is being driven.
+    Running,
+}
 
 /// A handler and the message that it is busy with.
 pub struct Serving {
@@ -22,39 +35,57 @@ pub struct Serving {
     /// The handler's subscription.
     pub subscription: Arc<Subscription>,
     /// The message.
-    pub envelope: Arc<Envelope>,
-    /// What it awaits, and in which context; `None` before the handler is called.
-    awaited: Option<(Py<PyAny>, Py<PyAny>)>,
-    /// The handler was called with the message.
-    begun: bool,
+    pub envelope: Option<Arc<Envelope>>,
+    stage: Stage,
     /// The call was entered as under way, and has to be entered as over.
     entered: bool,
 }
 
 impl Serving {
-    /// A handler that has not been called yet.
-    pub fn new(
+    /// A handler that suspended in its call.
+    pub fn suspended(
         hub: Py<PubSubHub>,
         lane: Arc<LoopLane>,
-        subscription: &Arc<Subscription>,
-        envelope: &Arc<Envelope>,
+        (subscription, envelope): (&Arc<Subscription>, &Arc<Envelope>),
+        suspended: Suspended,
+    ) -> (Self, Py<PyAny>) {
+        let stage = Stage::Suspended(suspended.awaitable, suspended.context);
+        let (subscription, envelope) = (subscription.clone(), Some(envelope.clone()));
+        (
+            Self {
+                hub,
+                lane,
+                subscription,
+                envelope,
+                stage,
+                entered: false,
+            },
+            suspended.yielded,
+        )
+    }
+
+    /// A handler that returned something to await, in a context.
+    pub fn returned(
+        hub: Py<PubSubHub>,
+        lane: Arc<LoopLane>,
+        (subscription, envelope): (&Arc<Subscription>, &Arc<Envelope>),
+        (value, context): (Py<PyAny>, Py<PyAny>),
     ) -> Self {
-        let (subscription, envelope) = (subscription.clone(), envelope.clone());
+        let stage = Stage::Returned(value, context);
+        let (subscription, envelope) = (subscription.clone(), Some(envelope.clone()));
         Self {
             hub,
             lane,
             subscription,
             envelope,
-            awaited: None,
-            begun: false,
+            stage,
             entered: false,
         }
     }
 
     /// Keeps what the handler awaits; returns what it yielded.
     pub fn suspend(&mut self, suspended: Suspended) -> Py<PyAny> {
-        self.begun = true;
-        self.awaited = Some((suspended.awaitable, suspended.context));
+        self.stage = Stage::Suspended(suspended.awaitable, suspended.context);
         suspended.yielded
     }
 
@@ -66,53 +97,67 @@ impl Serving {
             .change(py, |router, _| router.enter(&self.subscription));
     }
 
-    /// Whether the handler was called and awaits something.
-    pub fn is_suspended(&self) -> bool {
-        self.awaited.is_some()
+    /// Whether the handler was called.
+    pub fn is_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Next)
     }
 
-    /// Calls the handler, or drives it on.
+    /// Calls the handler with the message that waits, or drives it on.
     pub fn step(&mut self, py: Python<'_>, thrown: Option<PyErr>) -> Outcome {
-        if let Some((awaitable, context)) = self.awaited.take() {
-            return call::resume(py, &awaitable, &context, thrown);
+        match std::mem::replace(&mut self.stage, Stage::Running) {
+            Stage::Next => self.call_next(py).unwrap_or_else(Outcome::Failed),
+            Stage::Running => Outcome::Done,
+            Stage::Suspended(awaitable, context) => call::resume(py, &awaitable, &context, thrown),
+            Stage::Returned(value, context) => match thrown {
+                None => call::begin(py, &value, &context),
+                Some(error) => {
+                    // As with a task that is cancelled before it begins.
+                    let _ = value.bind(py).call_method0(intern!(py, "close"));
+                    Outcome::Failed(error)
+                }
+            },
         }
-        self.begun = true;
-        if self.subscription.is_cancelled() {
-            return Outcome::Done;
-        }
-        self.hub.get().counters.add_delivered(1);
-        call::start(py, &self.subscription, &self.envelope)
     }
 
-    /// Takes the message that waits for the handler, if any; else the handler is free.
+    fn call_next(&mut self, py: Python<'_>) -> PyResult<Outcome> {
+        if !self.advance(py)? {
+            return Ok(Outcome::Done);
+        }
+        Ok(self.call_again(py))
+    }
+
+    /// Calls the handler with the message that [`Self::advance`] took.
+    pub fn call_again(&self, py: Python<'_>) -> Outcome {
+        let Some(envelope) = &self.envelope else {
+            return Outcome::Done;
+        };
+        self.hub.get().counters.add_delivered(1);
+        call::start(py, &self.subscription, envelope)
+    }
+
+    /// Reports what the handler raised.
+    pub fn report(&self, py: Python<'_>, error: PyErr) {
+        if let Some(envelope) = &self.envelope {
+            report::failure(self.hub.bind(py), &self.subscription, envelope, error);
+        }
+    }
+
+    /// Takes the message that waits for the handler, if any; else the call is over.
     pub fn advance(&mut self, py: Python<'_>) -> PyResult<bool> {
-        if !self.entered {
+        if !std::mem::take(&mut self.entered) {
             return Ok(false);
         }
-        let next = self.next_envelope(py);
-        if next.is_err() {
-            self.entered = false;
-        }
-        match next? {
-            Some(envelope) => {
-                self.envelope = envelope;
-                self.begun = false;
-            }
-            None => self.entered = false,
-        }
-        Ok(self.entered)
-    }
-
-    fn next_envelope(&self, py: Python<'_>) -> PyResult<Option<Arc<Envelope>>> {
-        let hub = self.hub.bind(py);
         if self.subscription.handler.kind == Kind::Sync {
-            return self.give_back(py).map(|()| None);
+            return self.give_back(py).map(|()| false);
         }
+        let hub = self.hub.bind(py);
         let (next, burst) = hub
             .get()
             .change(py, |router, _| router.unpark(&self.subscription));
         report::recovered(hub, &self.subscription, burst);
-        Ok(next)
+        self.entered = next.is_some();
+        self.envelope = next;
+        Ok(self.entered)
     }
 
     /// Gives a sync handler's waiting messages back to the workers, or delivers them here. Fails
@@ -136,49 +181,65 @@ impl Serving {
         }
     }
 
-    /// Goes on with the messages that wait, if any, in a task of its own.
+    /// Goes on with the messages that wait, if any, in a task of its own. The task takes the first
+    /// one when it begins: until then, the message keeps its place before those that come.
     pub fn pass_on(mut self, py: Python<'_>) -> PyResult<()> {
-        if self.advance(py)? {
-            self.awaited = None;
+        if self.has_mail(py)? {
+            self.stage = Stage::Next;
             let lane = self.lane.clone();
             drain::respawn(py, &lane, Phase::Serving(self));
         }
         Ok(())
     }
 
+    fn has_mail(&mut self, py: Python<'_>) -> PyResult<bool> {
+        if !std::mem::take(&mut self.entered) {
+            return Ok(false);
+        }
+        if self.subscription.handler.kind == Kind::Sync {
+            return self.give_back(py).map(|()| false);
+        }
+        let hub = self.hub.bind(py);
+        let (more, burst) = hub
+            .get()
+            .change(py, |router, _| router.has_mail(&self.subscription));
+        report::recovered(hub, &self.subscription, burst);
+        self.entered = more;
+        Ok(more)
+    }
+
     /// Closes what the handler awaits, as the end of its task does.
     pub fn close(mut self, py: Python<'_>) -> PyResult<()> {
-        let awaited = self.awaited.take();
-        let passed_on = self.pass_on(py);
-        let closed = awaited.map_or(Ok(()), |(awaitable, _)| {
-            awaitable
-                .bind(py)
-                .call_method0(intern!(py, "close"))
-                .map(drop)
-        });
-        closed.and(passed_on)
+        let closed = match std::mem::replace(&mut self.stage, Stage::Running) {
+            Stage::Returned(value, _) | Stage::Suspended(value, _) => {
+                value.bind(py).call_method0(intern!(py, "close")).map(drop)
+            }
+            Stage::Next | Stage::Running => Ok(()),
+        };
+        closed.and(self.pass_on(py))
     }
 
     /// Shows the garbage collector what it holds. A subscription that is still in the hub's
-    /// tables, and a message that others wait for too, are not its own to show.
+    /// tables is shown by the hub; where several tasks share a subscription that has left, or a
+    /// message, none of them shows it, and it is freed when they end.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.hub)?;
-        if let Some((awaitable, context)) = &self.awaited {
-            visit.call(awaitable)?;
+        if let Stage::Returned(value, context) | Stage::Suspended(value, context) = &self.stage {
+            visit.call(value)?;
             visit.call(context)?;
         }
         if Arc::strong_count(&self.subscription) == 1 {
             self.subscription.handler.traverse(visit)?;
         }
-        if Arc::strong_count(&self.envelope) == 1 {
-            self.envelope.message.traverse(visit)?;
+        match &self.envelope {
+            Some(envelope) if Arc::strong_count(envelope) == 1 => envelope.message.traverse(visit),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Lets the waiting messages go: the loop that they wait for is closed.
     fn give_up(&self, py: Python<'_>) {
-        let (hub, mut count) = (self.hub.bind(py), usize::from(!self.begun));
+        let (hub, mut count) = (self.hub.bind(py), 0);
         let unpark = || {
             hub.get()
                 .change(py, |router, _| router.unpark(&self.subscription))
@@ -191,24 +252,24 @@ impl Serving {
         report::undeliverable(hub, count, "the event loop is closed");
     }
 
-    fn abandoned(&mut self, py: Python<'_>) {
+    fn abandoned(&mut self, py: Python<'_>) -> PyResult<()> {
         if self.lane.check_open(py).is_err() {
             self.give_up(py);
-            return;
+            return Ok(());
         }
-        let unbegun = (!self.begun).then(|| self.envelope.clone());
-        let next = unbegun.map_or_else(|| self.next_envelope(py), |envelope| Ok(Some(envelope)));
-        let envelope = match next {
-            Ok(Some(envelope)) => envelope,
-            Ok(None) => return,
-            Err(error) => return error.write_unraisable(py, None),
+        self.entered = true;
+        if !self.has_mail(py)? {
+            return Ok(());
+        }
+        let next = Self {
+            hub: self.hub.clone_ref(py),
+            lane: self.lane.clone(),
+            subscription: self.subscription.clone(),
+            envelope: None,
+            stage: Stage::Next,
+            entered: std::mem::take(&mut self.entered),
         };
-        let (hub, lane) = (self.hub.clone_ref(py), self.lane.clone());
-        let mut next = Self::new(hub, lane, &self.subscription, &envelope);
-        next.entered = true;
-        if let Err(error) = self.lane.start(py, Phase::Serving(next)) {
-            error.write_unraisable(py, None);
-        }
+        self.lane.start(py, Phase::Serving(next))
     }
 }
 
@@ -216,7 +277,11 @@ impl Drop for Serving {
     /// A task was destroyed while its handler waited: the handler's other messages go on.
     fn drop(&mut self) {
         if std::mem::take(&mut self.entered) {
-            Python::try_attach(|py| self.abandoned(py));
+            python::in_drop(|py| {
+                if let Err(error) = self.abandoned(py) {
+                    error.write_unraisable(py, None);
+                }
+            });
         }
     }
 }

@@ -76,9 +76,9 @@ impl<'a, 'py> Walk<'a, 'py> {
             Outcome::Done => {}
             Outcome::Suspended(suspended) => {
                 let (hub, lane) = (self.duty.hub.clone_ref(py), self.duty.lane.clone());
-                let mut serving = Serving::new(hub, lane, subscription, envelope);
+                let call = (subscription, envelope);
+                let (mut serving, yielded) = Serving::suspended(hub, lane, call, suspended);
                 serving.enter(py);
-                let yielded = serving.suspend(suspended);
                 return Some(Stop::Suspended(Box::new(serving), yielded));
             }
             Outcome::Failed(error) if is_quit(py, &error) => return Some(Stop::Quit(error)),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ def send_and_go_on(hub: PubSubHub) -> None:
     """Send, and give the interpreter the occasion to see that a signal came."""
     hub.send_all("hello")
     for _ in range(1000):
-        False
+        time.sleep(0)
 
 
 @pytest.mark.usefixtures("_ctrl_c")
