@@ -274,6 +274,29 @@ def test_a_blocked_only_worker_makes_one_burst_of_losses(log: Any):
     log.take(2)
 
 
+def test_what_overflows_behind_an_awaitable_is_counted_and_reported(log: Any):
+    thread, executor, gate, overflows = LoopThread(), WatchedExecutor(2), Gate(), Recorder()
+    hub = PubSubHub(thread.loop, executor, max_pending=LIMIT, on_overflow=overflows.record)
+    hub.subscribe("ann", lambda message: gate.passed(message))
+    hub.send_all(0)
+    gate.arrivals.wait(1)
+    for message in range(1, 51):
+        hub.send_all(message)
+        executor.wait_idle()
+
+    gate.open()
+    gate.arrivals.wait(1 + LIMIT)
+    executor.wait_idle()
+    thread.spin()
+    executor.shutdown()
+    thread.close()
+
+    assert gate.arrivals == [0, *range(41, 51)]
+    assert [overflow.dropped for overflow in overflows] == [1, 40]
+    assert hub.stats().dropped == 40
+    log.take(2)
+
+
 def test_a_hook_that_says_goodbye_at_the_end_of_a_burst_has_the_last_word(log: Any):
     executor, events, sent = WatchedExecutor(1), Recorder(), [0]
 
