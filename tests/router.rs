@@ -378,3 +378,23 @@ fn a_topic_whose_messages_all_gave_way_is_forgotten_with_its_last_subscriber() {
         (0, 0, 1)
     );
 }
+
+#[test]
+fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_started() {
+    let mut router: Tested = Router::new(LIMIT);
+    router.add_lane(true, 2, |lane| lane);
+    let (mut losses, mut trash, mut ready) = (Vec::new(), Trash::default(), Vec::new());
+    router.subscribe(b"ann", None, 0, 1, false);
+    assert_eq!(router.publish(None, None, || 1, &mut trash).wake, [0]);
+    dispatch_all(&mut router, &mut ready);
+    assert!(
+        router
+            .next_call(0, ready[0], || false, &mut losses, &mut trash)
+            .is_some()
+    );
+    assert!(
+        !router.call_out(0, || false),
+        "there is no work for another one yet"
+    );
+    assert_eq!(router.publish(None, None, || 2, &mut trash).wake, [0]);
+}

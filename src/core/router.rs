@@ -44,7 +44,7 @@ struct Lane<H, M, D> {
 impl<H, M, D> Lane<H, M, D> {
     /// Enters one more deliverer, if all there are may be busy for long and there may be more.
     fn hire(&mut self) -> bool {
-        let hired = self.awake == self.calling && self.awake < self.workers;
+        let hired = self.awake <= self.calling && self.awake < self.workers;
         self.awake += usize::from(hired);
         hired
     }
