@@ -7,20 +7,21 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt, PyString, PyWeakrefReference};
+use pyo3::types::{PyBool, PyInt, PyString};
 
 use crate::core::LaneKey;
 use crate::core::registry::Scope;
 use crate::core::router::Published;
 use crate::core::subscription as core;
-use crate::delivery::event_loop::{self, LoopLane, Nudge};
+use crate::delivery::event_loop::{LoopLane, Nudge};
 use crate::delivery::executor::ExecutorLane;
-use crate::delivery::handler::{self, Handler, Kind, Message};
+use crate::delivery::handler::{Handler, Message};
 use crate::delivery::{Deliverer, Router, Trash};
 use crate::lock::lock;
 use crate::name;
 use crate::report;
 use crate::stats::{Counters, Stats};
+use crate::subscribe;
 use crate::subscription::Subscription;
 
 pyo3::create_exception!(pagebus, HubClosed, PyRuntimeError);
@@ -118,65 +119,6 @@ impl PubSubHub {
         result
     }
 
-    /// Subscribes a handler, to everything or to a topic.
-    pub fn add(
-        slf: &Bound<'_, Self>,
-        session_id: &Bound<'_, PyString>,
-        topic: Option<&Bound<'_, PyString>>,
-        callable: &Bound<'_, PyAny>,
-        concurrent: bool,
-    ) -> PyResult<Subscription> {
-        let (py, hub) = (slf.py(), slf.get());
-        let session = name::bytes(session_id)?;
-        let name = topic.map(name::bytes).transpose()?;
-        let kind = handler::check(callable, topic.is_some())?;
-        let hash = handler::hash(callable)?;
-        let running = event_loop::running(py)?;
-        let lane = hub.lane_for(py, kind, running.as_ref())?;
-        let home = if kind == Kind::Sync && hub.event_loop.is_none() {
-            running
-        } else {
-            None
-        };
-        let handle = PyWeakrefReference::new(slf)?.unbind();
-        let mut wanted = Wanted {
-            session: &session,
-            topic: name.as_deref(),
-            hash,
-            lane,
-            overlaps: concurrent,
-            handler: Some(Handler::new(callable, hash, kind, home)?),
-            known: Vec::new(),
-        };
-        let subscription = loop {
-            match hub.change(py, |router, _| wanted.enter(router)) {
-                Found::Closed => return Err(HubClosed::new_err("the hub is closed")),
-                Found::New(subscription) => break subscription,
-                Found::NoLane(event_loop) => {
-                    hub.cut_off_closed_loops(py);
-                    wanted.lane = Lane::Made(LoopLane::new(event_loop.bind(py), false)?);
-                }
-                Found::Candidates(candidates) => {
-                    // Comparing runs anybody's code: the table may change meanwhile, so look again.
-                    if let Some(same) = first_equal(&candidates, callable)?
-                        && !hub.ended_with_its_loop(py, &same)
-                    {
-                        break same;
-                    }
-                    wanted.known.extend(candidates);
-                }
-            }
-        };
-        let weak = Arc::downgrade(&subscription);
-        let topic = topic.map(|t| t.clone().unbind());
-        Ok(Subscription::new(
-            handle,
-            weak,
-            session_id.clone().unbind(),
-            topic,
-        ))
-    }
-
     /// Ends a session's subscriptions.
     pub fn remove(&self, py: Python<'_>, session: &[u8], scope: &Scope<'_>) {
         self.change(py, |router, trash| {
@@ -189,24 +131,6 @@ impl PubSubHub {
         self.change(py, |router, trash| router.cancel(subscription, trash));
     }
 
-    /// Who delivers to a handler of that kind.
-    fn lane_for(&self, py: Python<'_>, kind: Kind, running: Option<&Py<PyAny>>) -> PyResult<Lane> {
-        match (kind, &self.event_loop, &self.executor) {
-            (Kind::Sync, _, None) => Ok(Lane::At(SYNC)),
-            (Kind::Sync, _, Some(executor)) => executor.check_open(py).map(|()| Lane::At(SYNC)),
-            (Kind::Async, Some(lane), _) => lane.check_open(py).map(|()| Lane::At(lane.key)),
-            (Kind::Async, None, _) => running.map_or_else(
-                || {
-                    Err(PyRuntimeError::new_err(
-                        "an async handler needs an event loop: create the hub with \
-                         PubSubHub(loop=...), or subscribe from code that runs on a loop",
-                    ))
-                },
-                |running| Ok(Lane::Of(running.clone_ref(py))),
-            ),
-        }
-    }
-
     /// Ends the subscriptions that a loop serves: it is closed.
     pub fn cut_off(&self, py: Python<'_>, lane: &Arc<LoopLane>) {
         self.change(py, |router, trash| match router.deliverer(lane.key) {
@@ -216,143 +140,6 @@ impl PubSubHub {
             _ => {}
         });
     }
-
-    /// Ends the subscriptions of loops that were found running and have been closed since.
-    fn cut_off_closed_loops(&self, py: Python<'_>) {
-        let lanes = self.change(py, |router, _| {
-            router.deliverers().cloned().collect::<Vec<_>>()
-        });
-        for deliverer in lanes {
-            if let Deliverer::Loop(lane) = deliverer
-                && !lane.given
-                && lane.is_closed(py)
-            {
-                self.cut_off(py, &lane);
-            }
-        }
-    }
-
-    /// Ends a subscription, and all that share its loop, if that loop is closed.
-    fn ended_with_its_loop(
-        &self,
-        py: Python<'_>,
-        subscription: &core::Subscription<Handler>,
-    ) -> bool {
-        let deliverer = self.change(py, |router, _| router.deliverer_of(subscription));
-        match deliverer {
-            Some(Deliverer::Loop(lane)) if lane.is_closed(py) => {
-                self.cut_off(py, &lane);
-                true
-            }
-            Some(_) => false,
-            None => true,
-        }
-    }
-}
-
-/// Who is to deliver to a new subscription.
-enum Lane {
-    /// A lane that is always there.
-    At(LaneKey),
-    /// The lane of a loop, if it has one.
-    Of(Py<PyAny>),
-    /// A lane made for a loop that had none.
-    Made(LoopLane),
-}
-
-/// A subscription about to be entered.
-struct Wanted<'a> {
-    session: &'a [u8],
-    topic: Option<&'a [u8]>,
-    hash: isize,
-    lane: Lane,
-    overlaps: bool,
-    handler: Option<Handler>,
-    /// Subscriptions that were compared and differ.
-    known: Vec<Arc<core::Subscription<Handler>>>,
-}
-
-/// What entering a subscription came to.
-enum Found {
-    Closed,
-    New(Arc<core::Subscription<Handler>>),
-    /// These may be the same handler: only Python can tell.
-    Candidates(Vec<Arc<core::Subscription<Handler>>>),
-    /// The loop has no lane yet.
-    NoLane(Py<PyAny>),
-}
-
-impl Wanted<'_> {
-    fn enter(&mut self, router: &mut Router) -> Found {
-        if router.is_closed() {
-            return Found::Closed;
-        }
-        let same = |handler: &Handler| handler.hash == self.hash;
-        let mut candidates = router.registry().matching(self.session, self.topic, same);
-        candidates.retain(|candidate| !contains(&self.known, candidate));
-        if !candidates.is_empty() {
-            return Found::Candidates(candidates);
-        }
-        let lane = match self.find_lane(router) {
-            Ok(lane) => lane,
-            Err(event_loop) => return Found::NoLane(event_loop),
-        };
-        match self.handler.take() {
-            Some(handler) => {
-                let overlaps = self.overlaps;
-                Found::New(router.subscribe(self.session, self.topic, lane, handler, overlaps))
-            }
-            None => Found::Closed,
-        }
-    }
-
-    fn find_lane(&mut self, router: &mut Router) -> Result<LaneKey, Py<PyAny>> {
-        match std::mem::replace(&mut self.lane, Lane::At(SYNC)) {
-            Lane::At(lane) => Ok(lane),
-            Lane::Of(event_loop) => {
-                let known = router.deliverers().find_map(|deliverer| match deliverer {
-                    Deliverer::Loop(lane) if lane.runs_on(&event_loop) => Some(lane.key),
-                    _ => None,
-                });
-                match known {
-                    None => Err(event_loop),
-                    Some(lane) => {
-                        // Kept, so that it is let go of without the lock.
-                        self.lane = Lane::Of(event_loop);
-                        Ok(lane)
-                    }
-                }
-            }
-            Lane::Made(lane) => {
-                let mut place = SYNC;
-                router.add_lane(false, 1, |key| {
-                    place = key;
-                    Deliverer::Loop(Arc::new(lane.with_key(key)))
-                });
-                Ok(place)
-            }
-        }
-    }
-}
-
-fn contains(
-    list: &[Arc<core::Subscription<Handler>>],
-    subscription: &Arc<core::Subscription<Handler>>,
-) -> bool {
-    list.iter().any(|s| Arc::ptr_eq(s, subscription))
-}
-
-/// The first subscription, still active, whose handler equals `callable` as Python says.
-fn first_equal(
-    candidates: &[Arc<core::Subscription<Handler>>],
-    callable: &Bound<'_, PyAny>,
-) -> PyResult<Option<Arc<core::Subscription<Handler>>>> {
-    for candidate in candidates {
-        if candidate.handler.equals(callable)? && !candidate.is_cancelled() {
-            return Ok(Some(candidate.clone()));
-        }
-    }
-    Ok(None)
 }
 
 fn check_hook(hook: Option<&Bound<'_, PyAny>>, argument: &str) -> PyResult<Option<Py<PyAny>>> {
@@ -479,7 +266,7 @@ impl PubSubHub {
         handler: &Bound<'_, PyAny>,
         concurrent: Concurrent,
     ) -> PyResult<Subscription> {
-        Self::add(
+        subscribe::subscribe(
             slf,
             name::string(session_id, "session_id")?,
             None,
@@ -497,7 +284,7 @@ impl PubSubHub {
         concurrent: Concurrent,
     ) -> PyResult<Subscription> {
         let session_id = name::string(session_id, "session_id")?;
-        Self::add(
+        subscribe::subscribe(
             slf,
             session_id,
             Some(name::string(topic, "topic")?),

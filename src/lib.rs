@@ -9,6 +9,7 @@ mod pubsub;
 mod python;
 mod report;
 mod stats;
+mod subscribe;
 mod subscription;
 
 /// The private half of the package `pagebus`.

@@ -7,6 +7,7 @@ use pyo3::types::PyString;
 use crate::core::registry::Scope;
 use crate::hub::{Concurrent, PubSubHub};
 use crate::name;
+use crate::subscribe;
 use crate::subscription::Subscription;
 
 /// A session's client of a hub.
@@ -77,7 +78,7 @@ impl PubSub {
         concurrent: Concurrent,
     ) -> PyResult<Subscription> {
         let py = handler.py();
-        PubSubHub::add(
+        subscribe::subscribe(
             self.hub.bind(py),
             self.session_id.bind(py),
             None,
@@ -94,7 +95,7 @@ impl PubSub {
         concurrent: Concurrent,
     ) -> PyResult<Subscription> {
         let (py, topic) = (topic.py(), name::string(topic, "topic")?);
-        PubSubHub::add(
+        subscribe::subscribe(
             self.hub.bind(py),
             self.session_id.bind(py),
             Some(topic),

@@ -66,15 +66,14 @@ impl Subscription {
         slf
     }
 
-    #[pyo3(signature = (exc_type, exc, traceback, /))]
+    #[pyo3(signature = (_exc_type, _exc, _traceback, /), text_signature = "($self, exc_type, exc, traceback, /)")]
     fn __exit__(
         &self,
         py: Python<'_>,
-        exc_type: Bound<'_, PyAny>,
-        exc: Bound<'_, PyAny>,
-        traceback: Bound<'_, PyAny>,
+        _exc_type: Bound<'_, PyAny>,
+        _exc: Bound<'_, PyAny>,
+        _traceback: Bound<'_, PyAny>,
     ) {
-        let _ = (exc_type, exc, traceback);
         self.cancel(py);
     }
 

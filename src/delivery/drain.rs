@@ -87,14 +87,13 @@ impl Drain {
             .ok_or_else(|| PyStopIteration::new_err(()))
     }
 
-    #[pyo3(signature = (kind, value=None, traceback=None, /))]
+    #[pyo3(signature = (kind, value=None, _traceback=None, /))]
     fn throw(
         &self,
         kind: &Bound<'_, PyAny>,
         value: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
+        _traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let _ = traceback;
         let error = PyErr::from_value(value.unwrap_or(kind).clone());
         self.step(kind.py(), Some(error))?
             .ok_or_else(|| PyStopIteration::new_err(()))

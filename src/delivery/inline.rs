@@ -9,8 +9,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::handler::is_quit;
-use super::{Envelope, Fanout, Subscription, call, finish};
-use crate::core::router::Parked;
+use super::{Envelope, Fanout, Subscription, call, finish, waits};
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
 
@@ -87,7 +86,7 @@ fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64)
     while fanout.seek()
         && let Some(subscription) = fanout.current()
     {
-        if subscription.is_busy() && waits(hub, subscription, fanout) {
+        if subscription.is_busy() && waits(hub, subscription, &fanout.envelope) {
             fanout.advance();
             continue;
         }
@@ -97,15 +96,6 @@ fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64)
         result?;
     }
     Ok(())
-}
-
-/// Leaves the message for a handler whose awaitable still runs.
-fn waits(hub: &Bound<'_, PubSubHub>, subscription: &Arc<Subscription>, fanout: &Fanout) -> bool {
-    let parked = hub.get().change(hub.py(), |router, trash| {
-        router.park(subscription, &fanout.envelope, trash)
-    });
-    report::parked(hub, subscription, &parked);
-    !matches!(parked, Parked::Free)
 }
 
 /// Calls a handler; tells whether its awaitable goes on elsewhere.

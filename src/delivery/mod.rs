@@ -18,7 +18,9 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use crate::core;
+use crate::core::router::Parked;
 use crate::hub::PubSubHub;
+use crate::report;
 use event_loop::LoopLane;
 use executor::ExecutorLane;
 use handler::{Handler, Message};
@@ -63,4 +65,16 @@ impl Deliverer {
             Self::Loop(lane) => lane.traverse(visit),
         }
     }
+}
+
+/// Leaves a message for a handler that is busy with earlier ones; `false` if it has become free.
+fn waits(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Arc<Subscription>,
+    envelope: &Arc<Envelope>,
+) -> bool {
+    let park = |router: &mut Router, trash: &mut Trash| router.park(subscription, envelope, trash);
+    let parked = hub.get().change(hub.py(), park);
+    report::parked(hub, subscription, &parked);
+    !matches!(parked, Parked::Free)
 }

@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use super::Fanout;
 use super::call::{self, Outcome};
 use super::duty::Duty;
 use super::handler::is_quit;
 use super::serving::Serving;
 use super::watch::Watch;
-use crate::core::router::Parked;
+use super::{Fanout, waits};
 use crate::report;
 
 /// How long a drain task keeps the loop before other callbacks get their turn.
@@ -68,7 +67,7 @@ impl<'a, 'py> Walk<'a, 'py> {
     #[inline]
     fn deliver(&mut self, py: Python<'_>, fanout: &Fanout) -> Option<Stop> {
         let (subscription, envelope) = (fanout.current()?, &fanout.envelope);
-        if subscription.is_busy() && self.waits(py, fanout) {
+        if subscription.is_busy() && waits(self.duty.hub.bind(py), subscription, envelope) {
             return None;
         }
         self.delivered += 1;
@@ -87,19 +86,6 @@ impl<'a, 'py> Walk<'a, 'py> {
             }
         }
         self.watch.is_owned().then_some(Stop::Owned)
-    }
-
-    /// Leaves the message for a handler that is busy.
-    fn waits(&self, py: Python<'_>, fanout: &Fanout) -> bool {
-        let Some(subscription) = fanout.current() else {
-            return true;
-        };
-        let hub = self.duty.hub.bind(py);
-        let parked = hub.get().change(py, |router, trash| {
-            router.park(subscription, &fanout.envelope, trash)
-        });
-        report::parked(hub, subscription, &parked);
-        !matches!(parked, Parked::Free)
     }
 }
 

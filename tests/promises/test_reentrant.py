@@ -351,7 +351,8 @@ class Twin:
 
     def __eq__(self, other: object) -> bool:
         if self.depth:
-            self.hub.subscribe("ann", Twin(self.hub, self.depth - 1))
+            self.depth -= 1
+            self.hub.subscribe("ann", Twin(self.hub, self.depth))
         return isinstance(other, Twin)
 
     def __call__(self, message: Any) -> None:
