@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyAttributeError, PyKeyboardInterrupt, PySystemExit, PyTy
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyString;
 use pyo3::{ffi, intern};
 
 use crate::name::must_be;
@@ -297,8 +297,16 @@ fn signature_takes(callable: &Bound<'_, PyAny>, count: u32) -> PyResult<bool> {
     let Ok(signature) = python::call(inspect(py, &CELL, "signature")?, [callable]) else {
         return Ok(true);
     };
-    let arguments = PyTuple::new(py, (0..count).map(|_| py.None()))?;
-    match signature.getattr(intern!(py, "bind"))?.call1(arguments) {
+    let (bind, none) = (
+        signature.getattr(intern!(py, "bind"))?,
+        py.None().into_bound(py),
+    );
+    let bound = if count == 1 {
+        python::call(&bind, [&none])
+    } else {
+        python::call(&bind, [&none, &none])
+    };
+    match bound {
         Ok(_) => Ok(true),
         Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(false),
         Err(error) if error.is_instance_of::<PyAttributeError>(py) => Ok(true),
