@@ -10,7 +10,7 @@ use super::call::{self, Outcome, Suspended};
 use super::drain::{self, Phase};
 use super::event_loop::LoopLane;
 use super::handler::{Kind, is_quit};
-use super::{Envelope, Subscription};
+use super::{Envelope, Router, Subscription};
 use crate::hub::{PubSubHub, SYNC};
 use crate::python;
 use crate::report;
@@ -144,20 +144,30 @@ impl Serving {
 
     /// Takes the message that waits for the handler, if any; else the call is over.
     pub fn advance(&mut self, py: Python<'_>) -> PyResult<bool> {
+        self.envelope = self.after_call(py, Router::unpark)?;
+        self.entered = self.envelope.is_some();
+        Ok(self.entered)
+    }
+
+    /// Ends the call, if it was entered, as `next` does with what waits for the handler. What
+    /// waits for a sync handler is not for this task.
+    fn after_call<T: Default>(
+        &mut self,
+        py: Python<'_>,
+        next: impl FnOnce(&mut Router, &Subscription) -> (T, Option<u32>),
+    ) -> PyResult<T> {
         if !std::mem::take(&mut self.entered) {
-            return Ok(false);
+            return Ok(T::default());
         }
         if self.subscription.handler.kind == Kind::Sync {
-            return self.give_back(py).map(|()| false);
+            return self.give_back(py).map(|()| T::default());
         }
         let hub = self.hub.bind(py);
         let (next, burst) = hub
             .get()
-            .change(py, |router, _| router.unpark(&self.subscription));
+            .change(py, |router, _| next(router, &self.subscription));
         report::recovered(hub, &self.subscription, burst);
-        self.entered = next.is_some();
-        self.envelope = next;
-        Ok(self.entered)
+        Ok(next)
     }
 
     /// Gives a sync handler's waiting messages back to the workers, or delivers them here. Fails
@@ -193,19 +203,8 @@ impl Serving {
     }
 
     fn has_mail(&mut self, py: Python<'_>) -> PyResult<bool> {
-        if !std::mem::take(&mut self.entered) {
-            return Ok(false);
-        }
-        if self.subscription.handler.kind == Kind::Sync {
-            return self.give_back(py).map(|()| false);
-        }
-        let hub = self.hub.bind(py);
-        let (more, burst) = hub
-            .get()
-            .change(py, |router, _| router.has_mail(&self.subscription));
-        report::recovered(hub, &self.subscription, burst);
-        self.entered = more;
-        Ok(more)
+        self.entered = self.after_call(py, Router::has_mail)?;
+        Ok(self.entered)
     }
 
     /// Closes what the handler awaits, as the end of its task does.

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    Call, LaneKey, Loss, NextCall, Own, Parked, Ready, Router, SessionKey, Subscription, Trash,
+    Call, CallQueue, LaneKey, Loss, NextCall, Own, Parked, Ready, Router, SessionKey, Subscription,
+    Trash,
 };
 
 impl<H, M, D: Clone> Router<H, M, D> {
@@ -54,26 +55,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Appends a call to its session's queue; returns the session if it was idle.
     fn enqueue(
         &mut self,
-        (subscription, envelope): Call<H, M>,
+        call: Call<H, M>,
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<SessionKey> {
-        let session = subscription.session;
+        let session = call.0.session;
         let owner = self.registry.session(session)?;
-        let before = owner.queue.len();
-        if owner.queue.push(
-            subscription.clone(),
-            envelope,
-            &subscription.share,
-            self.limit,
-        ) {
-            losses.push(Loss::Dropped(
-                subscription.clone(),
-                subscription.share.count_dropped(),
-            ));
-            owner.queue.compact(&Own, &mut trash.calls);
-        }
-        self.waiting += owner.queue.len() - before;
+        self.waiting += append(&mut owner.queue, call, self.limit, losses, trash);
         (!std::mem::replace(&mut owner.scheduled, true)).then_some(session)
     }
 
@@ -81,26 +69,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
     fn enqueue_overlapping(
         &mut self,
         lane: LaneKey,
-        (subscription, envelope): Call<H, M>,
+        call: Call<H, M>,
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> bool {
         let queue = &mut self.lanes[lane as usize].overlapping;
-        let before = queue.len();
-        if queue.push(
-            subscription.clone(),
-            envelope,
-            &subscription.share,
-            self.limit,
-        ) {
-            losses.push(Loss::Dropped(
-                subscription.clone(),
-                subscription.share.count_dropped(),
-            ));
-            queue.compact(&Own, &mut trash.calls);
-        }
-        self.waiting += queue.len() - before;
-        queue.len() > before
+        let grown = append(queue, call, self.limit, losses, trash);
+        self.waiting += grown;
+        grown > 0
     }
 
     /// The next call that a session, taken from the run queue, has to make; the worker counts as
@@ -121,12 +97,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 return None;
             };
             self.waiting -= 1;
-            match self.park(&call.0, &call.1, trash) {
-                Parked::Free if !call.0.is_cancelled() => {
-                    return Some(self.hand_out(lane, call, more));
-                }
-                Parked::Dropped(count) => losses.push(Loss::Dropped(call.0, count)),
-                Parked::Free | Parked::Waiting => trash.calls.push(call),
+            if let Some(call) = self.if_free(call, losses, trash) {
+                return Some(self.hand_out(lane, call, more));
             }
         }
     }
@@ -143,14 +115,26 @@ impl<H, M, D: Clone> Router<H, M, D> {
             let queue = &mut self.lanes.get_mut(lane as usize)?.overlapping;
             let call = queue.pop(&Own, &mut trash.calls)?;
             self.waiting -= 1;
-            match self.park(&call.0, &call.1, trash) {
-                Parked::Free if !call.0.is_cancelled() => {
-                    return Some(self.hand_out(lane, call, more));
-                }
-                Parked::Dropped(count) => losses.push(Loss::Dropped(call.0, count)),
-                Parked::Free | Parked::Waiting => trash.calls.push(call),
+            if let Some(call) = self.if_free(call, losses, trash) {
+                return Some(self.hand_out(lane, call, more));
             }
         }
+    }
+
+    /// A call that can be made now; one for a busy handler waits, one for nobody goes.
+    fn if_free(
+        &mut self,
+        call: Call<H, M>,
+        losses: &mut Vec<Loss<H, M>>,
+        trash: &mut Trash<H, M, D>,
+    ) -> Option<Call<H, M>> {
+        match self.park(&call.0, &call.1, trash) {
+            Parked::Free if !call.0.is_cancelled() => return Some(call),
+            Parked::Dropped(count) => losses.push(Loss::Dropped(call.0.clone(), count)),
+            Parked::Free | Parked::Waiting => {}
+        }
+        trash.calls.push(call);
+        None
     }
 
     fn hand_out(
@@ -254,4 +238,22 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let lane = self.lanes.get(lane as usize);
         lane.is_some_and(|lane| !lane.log.is_empty() || lane.interrupted.is_some())
     }
+}
+
+/// Appends a call to a queue; returns by how much the queue grew: not at all where an older call
+/// of the same subscription gave way.
+fn append<H, M, D>(
+    queue: &mut CallQueue<H, M>,
+    (subscription, envelope): Call<H, M>,
+    limit: u32,
+    losses: &mut Vec<Loss<H, M>>,
+    trash: &mut Trash<H, M, D>,
+) -> usize {
+    let before = queue.len();
+    if queue.push(subscription.clone(), envelope, &subscription.share, limit) {
+        let count = subscription.share.count_dropped();
+        losses.push(Loss::Dropped(subscription, count));
+        queue.compact(&Own, &mut trash.calls);
+    }
+    queue.len() - before
 }
