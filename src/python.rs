@@ -13,6 +13,15 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+const OFFSET: usize = ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+
+type Vectorcall = unsafe extern "C-unwind" fn(
+    callable: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargsf: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
 type VectorcallDict = unsafe extern "C-unwind" fn(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
@@ -70,28 +79,78 @@ pub fn call<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     args: [&Bound<'py, PyAny>; N],
 ) -> PyResult<Bound<'py, PyAny>> {
-    call_with(callable, args, None)
+    let Some(vectorcall) = vectorcall_of(callable) else {
+        return call_with(callable, args, None);
+    };
+    let (py, slots) = (callable.py(), slots(args));
+    // SAFETY: as in `call_with`.
+    let result = guarded(|| unsafe {
+        let args = slots.as_ptr().add(1);
+        vectorcall(callable.as_ptr(), args, N | OFFSET, ptr::null_mut())
+    });
+    // What CPython checks after such a call: functions written in C can break their word.
+    // SAFETY: attached.
+    if !is_function(callable) && !result.is_null() && !unsafe { ffi::PyErr_Occurred() }.is_null() {
+        // SAFETY: the result is a new reference.
+        drop(unsafe { Bound::from_owned_ptr(py, result) });
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: the result is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, result) }
+}
+
+/// A callable's own entry, past the checks that `PyObject_Vectorcall` makes every time.
+#[inline]
+fn vectorcall_of(callable: &Bound<'_, PyAny>) -> Option<Vectorcall> {
+    let kind = callable.get_type_ptr();
+    // SAFETY: attached; a type with this feature has a function of this type at this offset in
+    // its objects. It is called as one that may unwind: see above.
+    unsafe {
+        if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) == 0 {
+            return None;
+        }
+        let entry = callable
+            .as_ptr()
+            .byte_offset((*kind).tp_vectorcall_offset)
+            .cast::<Option<Vectorcall>>();
+        *entry
+    }
+}
+
+#[inline]
+fn is_function(callable: &Bound<'_, PyAny>) -> bool {
+    callable.get_type_ptr() == &raw mut ffi::PyFunction_Type
+}
+
+/// Arguments for a call. The first slot is the callee's to use: a bound method puts its object
+/// there.
+#[inline]
+fn slots<const N: usize>(args: [&Bound<'_, PyAny>; N]) -> [*mut ffi::PyObject; 3] {
+    const { assert!(N <= 2) };
+    let mut slots = [ptr::null_mut(); 3];
+    for (slot, argument) in slots[1..].iter_mut().zip(args) {
+        *slot = argument.as_ptr();
+    }
+    slots
 }
 
 /// Calls `callable` with up to two arguments, and keyword arguments.
-#[inline]
 pub fn call_with<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     args: [&Bound<'py, PyAny>; N],
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    const { assert!(N <= 2) };
-    // The first slot is the callee's to use: a bound method puts its object there.
-    let mut slots = [ptr::null_mut(); 3];
-    for (slot, argument) in slots[1..].iter_mut().zip(args) {
-        *slot = argument.as_ptr();
-    }
+    let slots = slots(args);
     let keywords = keywords.map_or(ptr::null_mut(), Bound::as_ptr);
-    let nargsf = N | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     let vectorcall = black_box(PyObject_VectorcallDict as VectorcallDict);
     // SAFETY: attached; all objects are alive; there are N arguments and a slot before them.
     let result = guarded(|| unsafe {
-        vectorcall(callable.as_ptr(), slots.as_ptr().add(1), nargsf, keywords)
+        vectorcall(
+            callable.as_ptr(),
+            slots.as_ptr().add(1),
+            N | OFFSET,
+            keywords,
+        )
     });
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }

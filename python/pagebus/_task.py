@@ -10,17 +10,13 @@ class HandlerTask(asyncio.Task[None]):
     """A task that knows when somebody looks at it.
 
     Many handlers that do not suspend share one task. One that uses the task (``cancel()``, a
-    callback, a key in a weak dictionary) must not share it: its coroutine is told, and the
+    callback) must not share it: its coroutine is told, and the
     others get a task of their own. asyncio itself does not come through here.
     """
 
     def __getattribute__(self, name: str) -> Any:
         _touch(self)
         return super().__getattribute__(name)
-
-    def __hash__(self) -> int:
-        _touch(self)
-        return super().__hash__()
 
 
 def _touch(task: HandlerTask) -> None:

@@ -1,11 +1,11 @@
 //! One call of a handler on an event loop: calling it, and driving the coroutine that it returns.
 
 use pyo3::exceptions::PyStopIteration;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+use pyo3::{ffi, intern};
 
-use super::handler::{Inside, is_awaitable};
+use super::context::{Contexts, Entered};
+use super::handler::is_awaitable;
 use super::{Envelope, Subscription};
 use crate::python::{self, Sent};
 
@@ -32,21 +32,12 @@ pub struct Suspended {
 /// Calls a handler, unless its subscription has ended; returns what it returned.
 #[inline]
 pub fn call<'py>(
+    contexts: &mut Contexts<'py>,
     py: Python<'py>,
     subscription: &Subscription,
     envelope: &Envelope,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let context = subscription.handler.context(py)?;
-    let _inside = Inside::enter(&context)?;
-    call_inside(py, subscription, envelope)
-}
-
-#[inline]
-fn call_inside<'py>(
-    py: Python<'py>,
-    subscription: &Subscription,
-    envelope: &Envelope,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
+    contexts.enter(&subscription.handler.context)?;
     // Making the context can start the collector, and so end the subscription.
     if subscription.is_cancelled() {
         return Ok(None);
@@ -56,29 +47,24 @@ fn call_inside<'py>(
 
 /// Calls a handler and drives what it returns until that suspends or ends.
 #[inline]
-pub fn start(py: Python<'_>, subscription: &Subscription, envelope: &Envelope) -> Outcome {
-    let outcome = subscription.handler.context(py).and_then(|context| {
-        let _inside = Inside::enter(&context)?;
-        match call_inside(py, subscription, envelope)?
-            .map(iterator)
-            .transpose()?
-            .flatten()
-        {
-            Some(awaitable) => send(&awaitable, &context),
-            None => Ok(Outcome::Done),
-        }
-    });
-    outcome.unwrap_or_else(Outcome::Failed)
+pub fn start<'py>(
+    contexts: &mut Contexts<'py>,
+    py: Python<'py>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+) -> Outcome {
+    match call(contexts, py, subscription, envelope) {
+        Ok(Some(value)) => drive(value, || contexts.take()),
+        Ok(None) => Outcome::Done,
+        Err(error) => Outcome::Failed(error),
+    }
 }
 
 /// Begins to await what a handler returned, in a context.
 pub fn begin(py: Python<'_>, value: &Py<PyAny>, context: &Py<PyAny>) -> Outcome {
-    let (value, context) = (value.bind(py), context.bind(py));
-    let outcome = Inside::enter(context).and_then(|_inside| match iterator(value.clone())? {
-        Some(awaitable) => send(&awaitable, context),
-        None => Ok(Outcome::Done),
-    });
-    outcome.unwrap_or_else(Outcome::Failed)
+    inside(context.bind(py), |context| {
+        Ok(drive(value.bind(py).clone(), || Some(context.clone())))
+    })
 }
 
 /// Drives an awaitable on, or throws an exception into it.
@@ -88,26 +74,61 @@ pub fn resume(
     context: &Py<PyAny>,
     thrown: Option<PyErr>,
 ) -> Outcome {
-    let (awaitable, context) = (awaitable.bind(py), context.bind(py));
-    let outcome = Inside::enter(context).and_then(|_inside| match thrown {
-        None => send(awaitable, context),
-        Some(error) => throw(awaitable, context, error),
-    });
+    let awaitable = awaitable.bind(py);
+    inside(context.bind(py), |context| {
+        let sent = match thrown {
+            None => python::send(awaitable),
+            Some(error) => throw(awaitable, error),
+        };
+        Ok(match sent? {
+            Sent::Returned => Outcome::Done,
+            Sent::Yielded(yielded) => suspended(awaitable.clone(), context.clone(), yielded),
+        })
+    })
+}
+
+fn inside<'py>(
+    context: &Bound<'py, PyAny>,
+    code: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Outcome>,
+) -> Outcome {
+    let outcome = Entered::again(context).and_then(|_entered| code(context));
     outcome.unwrap_or_else(Outcome::Failed)
 }
 
+/// Drives what a handler returned until that suspends or ends; `context` gives the context in
+/// which it does, to go on in it.
+#[inline]
+fn drive<'py>(
+    value: Bound<'py, PyAny>,
+    context: impl FnOnce() -> Option<Bound<'py, PyAny>>,
+) -> Outcome {
+    let sent = iterator(value).and_then(|awaitable| {
+        let Some(awaitable) = awaitable else {
+            return Ok(None);
+        };
+        let sent = python::send(&awaitable)?;
+        Ok(Some((awaitable, sent)))
+    });
+    match sent {
+        Err(error) => Outcome::Failed(error),
+        Ok(Some((awaitable, Sent::Yielded(yielded)))) => match context() {
+            Some(context) => suspended(awaitable, context, yielded),
+            None => Outcome::Done,
+        },
+        Ok(_) => Outcome::Done,
+    }
+}
+
 /// What has to be driven to await `value`; `None` if it cannot be awaited.
+#[inline]
 fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
+    // SAFETY: attached, and `value` is alive.
+    if unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) } != 0 {
+        return Ok(Some(value));
+    }
     if value.is_none() {
         return Ok(None);
-    }
-    if value
-        .get_type()
-        .is(COROUTINE.import(py, "types", "CoroutineType")?)
-    {
-        return Ok(Some(value));
     }
     if !is_awaitable(&value)? {
         return Ok(None);
@@ -120,39 +141,23 @@ fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
 }
 
 fn suspended(
-    awaitable: &Bound<'_, PyAny>,
-    context: &Bound<'_, PyAny>,
+    awaitable: Bound<'_, PyAny>,
+    context: Bound<'_, PyAny>,
     yielded: Bound<'_, PyAny>,
 ) -> Outcome {
     Outcome::Suspended(Suspended {
-        awaitable: awaitable.clone().unbind(),
-        context: context.clone().unbind(),
+        awaitable: awaitable.unbind(),
+        context: context.unbind(),
         yielded: yielded.unbind(),
     })
 }
 
-fn throw(
-    awaitable: &Bound<'_, PyAny>,
-    context: &Bound<'_, PyAny>,
-    error: PyErr,
-) -> PyResult<Outcome> {
+fn throw<'py>(awaitable: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
     let py = awaitable.py();
-    let (method, error) = (
-        awaitable.getattr(intern!(py, "throw"))?,
-        error.into_value(py),
-    );
-    let result = python::call(&method, [error.bind(py).as_any()]);
-    match result {
-        Ok(yielded) => Ok(suspended(awaitable, context, yielded)),
-        Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Outcome::Done),
+    let method = awaitable.getattr(intern!(py, "throw"))?;
+    match python::call(&method, [error.into_value(py).bind(py).as_any()]) {
+        Ok(yielded) => Ok(Sent::Yielded(yielded)),
+        Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Sent::Returned),
         Err(error) => Err(error),
     }
-}
-
-#[inline]
-fn send(awaitable: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> PyResult<Outcome> {
-    Ok(match python::send(awaitable)? {
-        Sent::Yielded(yielded) => suspended(awaitable, context, yielded),
-        Sent::Returned => Outcome::Done,
-    })
 }

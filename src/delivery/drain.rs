@@ -21,7 +21,7 @@ use super::event_loop::LoopLane;
 use super::handler::is_quit;
 use super::serving::Serving;
 use super::walk::{Slice, Stop, Walk};
-use super::watch::Watch;
+use super::watch::{Interest, Watch};
 use crate::python;
 use crate::report;
 
@@ -38,8 +38,7 @@ pub enum Phase {
 pub struct Drain {
     lane: Arc<LoopLane>,
     phase: Mutex<Option<Phase>>,
-    /// Somebody looked at the task.
-    touched: AtomicBool,
+    interest: Interest,
     /// The task ended a turn, and begins the next one.
     rests: AtomicBool,
 }
@@ -51,11 +50,13 @@ pub fn spawn(py: Python<'_>, lane: &Arc<LoopLane>, phase: Phase) -> PyResult<()>
     let drain = Drain {
         lane: lane.clone(),
         phase: Mutex::new(Some(phase)),
-        touched: AtomicBool::new(false),
+        interest: Interest::default(),
         rests: AtomicBool::new(false),
     };
     let drain = Bound::new(py, drain)?;
-    python::call_with(task, [drain.as_any()], Some(lane.on_loop(py))).map(drop)
+    let task = python::call_with(task, [drain.as_any()], Some(lane.on_loop(py)))?;
+    drain.get().interest.begin(&task);
+    Ok(())
 }
 
 /// [`spawn`] where there is nobody to tell of a failure.
@@ -126,7 +127,7 @@ impl Drain {
 
     /// Called when anybody looks at the task.
     fn touch(&self) {
-        self.touched.store(true, Ordering::Release);
+        self.interest.touch();
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -187,7 +188,8 @@ impl Drain {
     }
 
     fn walk(&self, py: Python<'_>, duty: &Duty) -> PyResult<Option<Stop>> {
-        let mut walk = Walk::new(duty, Watch::new(py, &self.touched)?);
+        let watch = Watch::new(self.lane.event_loop(py), &self.interest)?;
+        let mut walk = Walk::new(py, duty, watch);
         let mut current = duty.take_current(py);
         while let Some(fanout) = &mut current {
             let stop = walk.run(py, fanout);
@@ -244,14 +246,18 @@ impl Drain {
     // ---- driving one handler ----------------------------------------------------------------
 
     fn serve(&self, py: Python<'_>, mut serving: Serving, thrown: Option<PyErr>) -> Step {
-        let watch = Watch::new(py, &self.touched)?;
-        let mut owned = serving.is_begun();
-        if !owned && let Some(error) = thrown {
+        // A handler that was called before has had the time to take an interest in its task.
+        let watch = if serving.is_begun() {
+            None
+        } else if let Some(error) = thrown {
             // Cancelled before the handler was called: its message goes on.
             respawn(py, &self.lane, Phase::Serving(serving));
             return Err(error);
-        }
-        let mut slice = Slice::new();
+        } else {
+            Some(Watch::new(self.lane.event_loop(py), &self.interest)?)
+        };
+        let is_owned = || watch.as_ref().is_none_or(Watch::is_owned);
+        let (mut owned, mut slice) = (watch.is_none(), None);
         let mut outcome = serving.step(py, thrown);
         loop {
             let mut result = Ok(None);
@@ -271,8 +277,8 @@ impl Drain {
                     serving.report(py, error);
                 }
             }
-            owned = owned || watch.is_owned();
-            if owned || result.is_err() || slice.is_over() {
+            owned = owned || is_owned();
+            if owned || result.is_err() || slice.get_or_insert_with(Slice::new).is_over() {
                 return serving.pass_on(py).and(result);
             }
             if !serving.advance(py)? {

@@ -64,12 +64,13 @@ impl Duty {
     }
 
     /// How many tasks to make for `left` deliveries: twice as many each time, because where one
-    /// handler suspended, the next ones probably do too.
+    /// handler suspended, the next ones probably do too, but no more than this turn has time for.
     pub fn spares_for(&self, left: usize) -> usize {
         let spares = self.spares.load(Ordering::Relaxed);
         self.spares
             .store((spares * 2).min(SPARES), Ordering::Relaxed);
-        spares.min(left).max(1)
+        let room = self.slice.lock().map_or(SPARES, |slice| slice.room());
+        spares.min(left).min(room).max(1)
     }
 
     /// The message to go on with: the one that is under way, or the next of the log. Without one,

@@ -27,7 +27,7 @@ pub struct LoopLane {
     event_loop: Py<PyAny>,
     /// `context=` an empty context: what the hub itself schedules keeps nobody's variables alive.
     in_context: Py<PyDict>,
-    /// `loop=` the event loop.
+    /// `loop=` the event loop, `name=` one for all tasks: to make a name for each costs time.
     on_loop: Py<PyDict>,
     nudge: Nudge,
 }
@@ -42,6 +42,7 @@ impl LoopLane {
         in_context.set_item(intern!(py, "context"), context)?;
         let on_loop = PyDict::new(py);
         on_loop.set_item(intern!(py, "loop"), event_loop)?;
+        on_loop.set_item(intern!(py, "name"), intern!(py, "pagebus"))?;
         Ok(Self {
             key: LaneKey::MAX,
             given,
@@ -89,7 +90,12 @@ impl LoopLane {
         Ok(())
     }
 
-    /// `loop=` the event loop, as keyword arguments.
+    /// The event loop.
+    pub fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.event_loop.bind(py)
+    }
+
+    /// Keyword arguments for a task on the event loop.
     pub fn on_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyDict> {
         self.on_loop.bind(py)
     }

@@ -18,6 +18,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use super::context::Contexts;
 use super::event_loop::Nudge;
 use super::{Envelope, Router, Subscription, Trash, call, finish};
 use crate::core::SessionKey;
@@ -322,7 +323,10 @@ fn make(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, next: &Next) {
 }
 
 fn call(hub: &Bound<'_, PubSubHub>, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
-    match call::call(hub.py(), subscription, envelope) {
+    let mut contexts = Contexts::new(hub.py());
+    let result = call::call(&mut contexts, hub.py(), subscription, envelope);
+    contexts.leave();
+    match result {
         // A hook may have run since the call was handed out, and ended the subscription.
         Ok(None) => return,
         Ok(Some(value)) if value.is_none() => {}

@@ -46,7 +46,7 @@ fn try_on_loop(
             return Err(error);
         }
     };
-    let (hub, context) = (hub.clone().unbind(), subscription.handler.context(py)?);
+    let (hub, context) = (hub.clone().unbind(), subscription.handler.context.copy(py)?);
     let returned = (value.clone().unbind(), context.unbind());
     let mut serving = Serving::returned(hub, lane.clone(), (subscription, envelope), returned);
     serving.enter(py);

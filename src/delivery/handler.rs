@@ -1,14 +1,13 @@
 //! A Python handler: checked when it subscribes, called in the context in which it subscribed.
 
-use std::ffi::c_int;
-
 use pyo3::exceptions::{PyAttributeError, PyKeyboardInterrupt, PySystemExit, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
-use pyo3::{ffi, intern};
 
+use super::context::Captured;
 use crate::name::must_be;
 use crate::python;
 
@@ -50,7 +49,8 @@ impl Message {
 /// A handler with the context of the code that subscribed it.
 pub struct Handler {
     callable: Py<PyAny>,
-    context: Py<PyAny>,
+    /// The context in which it subscribed.
+    pub context: Captured,
     /// Python's hash of the callable: equal handlers have equal ones.
     pub hash: isize,
     /// How it is called.
@@ -69,12 +69,9 @@ impl Handler {
         home: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let py = callable.py();
-        // SAFETY: attached; the result is a new reference or null with an exception set.
-        let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }?;
-        let (callable, context) = (callable.clone().unbind(), context.unbind());
         Ok(Self {
-            callable,
-            context,
+            callable: callable.clone().unbind(),
+            context: Captured::current(py)?,
             hash,
             kind,
             home,
@@ -112,47 +109,11 @@ impl Handler {
         }
     }
 
-    /// The context for one call: a copy, so that what a call changes in it ends with the call.
-    #[inline]
-    pub fn context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: attached; `context` is a context object; the result is a new reference or null
-        // with an exception set.
-        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(self.context.as_ptr())) }
-    }
-
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.callable)?;
-        visit.call(&self.context)?;
+        self.context.traverse(visit)?;
         visit.call(&self.home)
-    }
-}
-
-/// A context that is current until this is dropped.
-pub struct Inside<'a, 'py>(&'a Bound<'py, PyAny>);
-
-impl<'a, 'py> Inside<'a, 'py> {
-    /// Enters a context.
-    #[inline]
-    pub fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
-        // SAFETY: attached, and `context` is a context object.
-        let status = unsafe { ffi::PyContext_Enter(context.as_ptr()) };
-        if status == 0 {
-            Ok(Self(context))
-        } else {
-            Err(PyErr::fetch(context.py()))
-        }
-    }
-}
-
-impl Drop for Inside<'_, '_> {
-    fn drop(&mut self) {
-        // SAFETY: attached; `enter` succeeded with this context on this thread, and no exception
-        // is set: results of calls were fetched before.
-        let status: c_int = unsafe { ffi::PyContext_Exit(self.0.as_ptr()) };
-        if status != 0 {
-            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(self.0));
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use super::context::Contexts;
 use super::handler::is_quit;
 use super::{Envelope, Fanout, Subscription, call, finish, waits};
 use crate::hub::{PubSubHub, SYNC};
@@ -74,7 +75,7 @@ fn resume(
         report::recovered(hub, subscription, burst);
         let Some(envelope) = next else { return Ok(()) };
         *delivered += 1;
-        if make(hub, subscription, &envelope)? {
+        if make(hub, &mut Contexts::new(hub.py()), subscription, &envelope)? {
             hub.get()
                 .change(hub.py(), |router, _| router.leave(subscription));
             return Ok(());
@@ -83,15 +84,19 @@ fn resume(
 }
 
 fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64) -> PyResult<()> {
+    let mut contexts = Contexts::new(hub.py());
     while fanout.seek()
         && let Some(subscription) = fanout.current()
     {
-        if subscription.is_busy() && waits(hub, subscription, &fanout.envelope) {
-            fanout.advance();
-            continue;
+        if subscription.is_busy() {
+            contexts.leave();
+            if waits(hub, subscription, &fanout.envelope) {
+                fanout.advance();
+                continue;
+            }
         }
         *delivered += 1;
-        let result = make(hub, subscription, &fanout.envelope).map(drop);
+        let result = make(hub, &mut contexts, subscription, &fanout.envelope);
         fanout.advance();
         result?;
     }
@@ -99,14 +104,33 @@ fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64)
 }
 
 /// Calls a handler; tells whether its awaitable goes on elsewhere.
-fn make(
-    hub: &Bound<'_, PubSubHub>,
+#[inline]
+fn make<'py>(
+    hub: &Bound<'py, PubSubHub>,
+    contexts: &mut Contexts<'py>,
     subscription: &Arc<Subscription>,
     envelope: &Arc<Envelope>,
 ) -> PyResult<bool> {
-    match call::call(hub.py(), subscription, envelope) {
+    let result = call::call(contexts, hub.py(), subscription, envelope);
+    if let Ok(value) = &result
+        && value.as_ref().is_none_or(PyAnyMethods::is_none)
+    {
+        return Ok(false);
+    }
+    contexts.leave();
+    settle(hub, subscription, envelope, result)
+}
+
+/// What is left to do where a handler did not just return.
+#[cold]
+fn settle<'py>(
+    hub: &Bound<'py, PubSubHub>,
+    subscription: &Arc<Subscription>,
+    envelope: &Arc<Envelope>,
+    result: PyResult<Option<Bound<'py, PyAny>>>,
+) -> PyResult<bool> {
+    match result {
         Ok(None) => Ok(false),
-        Ok(Some(value)) if value.is_none() => Ok(false),
         Ok(Some(value)) => Ok(finish::on_loop(hub, subscription, envelope, &value)),
         Err(error) if is_quit(hub.py(), &error) => Err(error),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! How a message reaches a Python callable: inline, on an event loop, or on worker threads.
 
 pub mod call;
+pub mod context;
 pub mod drain;
 pub mod duty;
 pub mod event_loop;

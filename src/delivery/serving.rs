@@ -7,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::call::{self, Outcome, Suspended};
+use super::context::Contexts;
 use super::drain::{self, Phase};
 use super::event_loop::LoopLane;
 use super::handler::{Kind, is_quit};
@@ -132,7 +133,7 @@ impl Serving {
             return Outcome::Done;
         };
         self.hub.get().counters.add_delivered(1);
-        call::start(py, &self.subscription, envelope)
+        call::start(&mut Contexts::new(py), py, &self.subscription, envelope)
     }
 
     /// Reports what the handler raised.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 
 use super::call::{self, Outcome};
+use super::context::Contexts;
 use super::duty::Duty;
 use super::handler::is_quit;
 use super::serving::Serving;
@@ -15,8 +16,8 @@ use crate::report;
 /// How long a drain task keeps the loop before other callbacks get their turn.
 const SLICE: Duration = Duration::from_millis(1);
 /// Deliveries between two looks at the clock, at the most: a look costs as much as a short
-/// delivery, and a handler that turns out to be slow is noticed within this many.
-const STRIDE: u32 = 4;
+/// delivery, and handlers that turn out to be slow are noticed within this many.
+const STRIDE: u32 = 16;
 
 /// Why a walk stops before the log is empty.
 pub enum Stop {
@@ -34,27 +35,36 @@ pub enum Stop {
 pub struct Walk<'a, 'py> {
     duty: &'a Duty,
     watch: Watch<'a, 'py>,
+    contexts: Contexts<'py>,
     slice: Slice,
     delivered: u64,
 }
 
 impl<'a, 'py> Walk<'a, 'py> {
     /// A part of the duty's turn.
-    pub fn new(duty: &'a Duty, watch: Watch<'a, 'py>) -> Self {
+    pub fn new(py: Python<'py>, duty: &'a Duty, watch: Watch<'a, 'py>) -> Self {
         Self {
             duty,
             watch,
+            contexts: Contexts::new(py),
             slice: duty.slice.lock().unwrap_or_else(Slice::new),
             delivered: 0,
         }
     }
 
     /// Calls the handlers that get one message; `None` when all were called.
-    pub fn run(&mut self, py: Python<'_>, fanout: &mut Fanout) -> Option<Stop> {
+    pub fn run(&mut self, py: Python<'py>, fanout: &mut Fanout) -> Option<Stop> {
+        let stop = self.deliver_all(py, fanout);
+        self.contexts.leave();
+        stop
+    }
+
+    fn deliver_all(&mut self, py: Python<'py>, fanout: &mut Fanout) -> Option<Stop> {
         while fanout.seek() {
             let stop = self.deliver(py, fanout);
             fanout.advance();
             if stop.is_some() {
+                self.slice.count();
                 return stop;
             }
             if self.slice.is_over() {
@@ -65,13 +75,16 @@ impl<'a, 'py> Walk<'a, 'py> {
     }
 
     #[inline]
-    fn deliver(&mut self, py: Python<'_>, fanout: &Fanout) -> Option<Stop> {
+    fn deliver(&mut self, py: Python<'py>, fanout: &Fanout) -> Option<Stop> {
         let (subscription, envelope) = (fanout.current()?, &fanout.envelope);
-        if subscription.is_busy() && waits(self.duty.hub.bind(py), subscription, envelope) {
-            return None;
+        if subscription.is_busy() {
+            self.contexts.leave();
+            if waits(self.duty.hub.bind(py), subscription, envelope) {
+                return None;
+            }
         }
         self.delivered += 1;
-        match call::start(py, subscription, envelope) {
+        match call::start(&mut self.contexts, py, subscription, envelope) {
             Outcome::Done => {}
             Outcome::Suspended(suspended) => {
                 let (hub, lane) = (self.duty.hub.clone_ref(py), self.duty.lane.clone());
@@ -82,6 +95,7 @@ impl<'a, 'py> Walk<'a, 'py> {
             }
             Outcome::Failed(error) if is_quit(py, &error) => return Some(Stop::Quit(error)),
             Outcome::Failed(error) => {
+                self.contexts.leave();
                 report::failure(self.duty.hub.bind(py), subscription, envelope, error);
             }
         }
@@ -101,6 +115,7 @@ impl Drop for Walk<'_, '_> {
 pub struct Slice {
     started: Instant,
     calls: u32,
+    stride: u32,
     unchecked: u32,
 }
 
@@ -110,6 +125,7 @@ impl Slice {
         Self {
             started: Instant::now(),
             calls: 0,
+            stride: 1,
             unchecked: 1,
         }
     }
@@ -122,16 +138,34 @@ impl Slice {
     /// Counts a delivery; tells whether it was the turn's last.
     #[inline]
     pub fn is_over(&mut self) -> bool {
-        self.calls += 1;
-        self.unchecked -= 1;
+        self.count();
         self.unchecked == 0 && self.look()
+    }
+
+    /// Counts a delivery.
+    #[inline]
+    fn count(&mut self) {
+        self.calls += 1;
+        self.unchecked = self.unchecked.saturating_sub(1);
+    }
+
+    /// For how many more deliveries there is time, if they are like those before.
+    pub fn room(&self) -> usize {
+        room(self.started.elapsed(), self.calls)
     }
 
     fn look(&mut self) -> bool {
         let elapsed = self.started.elapsed();
-        let each = (elapsed / self.calls).max(Duration::from_nanos(1));
-        let left = SLICE.saturating_sub(elapsed).as_nanos() / each.as_nanos();
-        self.unchecked = u32::try_from(left).unwrap_or(STRIDE).clamp(1, STRIDE);
+        let stride = (self.stride * 2).min(STRIDE);
+        let left = u32::try_from(room(elapsed, self.calls)).unwrap_or(stride);
+        self.stride = left.clamp(1, stride);
+        self.unchecked = self.stride;
         elapsed >= SLICE
     }
+}
+
+fn room(elapsed: Duration, calls: u32) -> usize {
+    let each = (elapsed / calls.max(1)).as_nanos().max(1);
+    let left = SLICE.saturating_sub(elapsed).as_nanos() / each;
+    usize::try_from(left).unwrap_or(usize::MAX)
 }

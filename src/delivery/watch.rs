@@ -1,10 +1,34 @@
 //! Noticing when somebody takes an interest in the task that runs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::{Borrowed, ffi};
+
+use crate::python;
+
+/// What tells of interest in a task, beside the task itself.
+#[derive(Default)]
+pub struct Interest {
+    /// Somebody looked at the task.
+    touched: AtomicBool,
+    /// The newest weak reference to the task when it was made.
+    weak_references: AtomicPtr<ffi::PyObject>,
+}
+
+impl Interest {
+    /// Notes that somebody looks at the task.
+    pub fn touch(&self) {
+        self.touched.store(true, Ordering::Release);
+    }
+
+    /// Notes what refers weakly to a task that was just made: asyncio itself does.
+    pub fn begin(&self, task: &Bound<'_, PyAny>) {
+        let newest = newest_weak_reference(task.as_borrowed());
+        self.weak_references.store(newest, Ordering::Release);
+    }
+}
 
 /// The task that runs now, as it is before a handler is called. A handler that looks at its
 /// attributes, keeps it, or refers to it weakly, may want to cancel it later: nobody else's call
@@ -12,33 +36,31 @@ use pyo3::{Borrowed, ffi};
 pub struct Watch<'a, 'py> {
     task: Bound<'py, PyAny>,
     references: isize,
-    weak_references: *mut ffi::PyObject,
-    touched: &'a AtomicBool,
+    interest: &'a Interest,
 }
 
 impl<'a, 'py> Watch<'a, 'py> {
-    /// Watches the current task; `touched` tells of looks at its attributes.
-    pub fn new(py: Python<'py>, touched: &'a AtomicBool) -> PyResult<Self> {
+    /// Watches the task that runs on `event_loop`, whose interest that is.
+    pub fn new(event_loop: &Bound<'py, PyAny>, interest: &'a Interest) -> PyResult<Self> {
         static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let task = CELL.import(py, "asyncio", "current_task")?.call0()?;
-        touched.store(false, Ordering::Release);
+        let current_task = CELL.import(event_loop.py(), "asyncio", "current_task")?;
+        let task = python::call(current_task, [event_loop])?;
+        interest.touched.store(false, Ordering::Release);
         let references = references(task.as_borrowed());
-        let weak_references = newest_weak_reference(task.as_borrowed());
         Ok(Self {
             task,
             references,
-            weak_references,
-            touched,
+            interest,
         })
     }
 
     /// Whether the task is of interest to a handler.
     #[inline]
     pub fn is_owned(&self) -> bool {
-        let task = self.task.as_borrowed();
-        self.touched.load(Ordering::Acquire)
+        let (task, interest) = (self.task.as_borrowed(), self.interest);
+        interest.touched.load(Ordering::Acquire)
             || references(task) > self.references
-            || newest_weak_reference(task) != self.weak_references
+            || newest_weak_reference(task) != interest.weak_references.load(Ordering::Acquire)
     }
 }
 

@@ -102,6 +102,45 @@ def test_what_a_handler_sets_is_seen_by_nobody_else(bus: Bus):
     assert bus.run(page.get) == "nobody's page"
 
 
+def test_the_token_of_a_change_is_worth_nothing_to_the_next_handler(bus: Bus):
+    tokens, got = list[Any](), Recorder()
+
+    def change_and_undo(message: Any) -> None:
+        page.reset(page.set("changed and undone"))
+        tokens.append(page.set("changed for good"))
+        got.record("changed")
+
+    def undo_somebody_elses(message: Any) -> None:
+        try:
+            page.reset(tokens[0])
+        except ValueError as error:
+            got.record("different Context" in str(error))
+
+    def subscribe() -> None:
+        bus.subscribe("ann", bus.handler(lambda message: change_and_undo(message)))
+        bus.subscribe("ann", bus.handler(lambda message: undo_somebody_elses(message)))
+
+    contextvars.Context().run(subscribe)
+    bus.hub.send_all("hello")
+    bus.settle()
+
+    assert got == ["changed", True]
+
+
+def test_what_a_hook_sets_is_seen_by_no_handler():
+    got = Recorder()
+    hub = PubSubHub(on_error=lambda failure: page.set("changed by the hook"))
+
+    def subscribe() -> None:
+        for name in ("ann", "bob", "cat"):
+            hub.subscribe(name, lambda message: got.record(page.get()) or 1 / 0)
+
+    in_page("the subscriber's page", subscribe)
+    in_page("the sender's page", hub.send_all, "hello")
+
+    assert got == ["the subscriber's page"] * 3
+
+
 def test_the_senders_own_context_survives_an_inline_send(inline_bus: Bus):
     inline_bus.subscribe("ann", lambda message: page.set("changed by a handler"))
 

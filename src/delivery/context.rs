@@ -1,0 +1,210 @@
+//! The contexts in which handlers run: copies of the one in which each subscribed.
+//!
+//! What a call changes in its context ends with the call. A copy that a call left as it was is as
+//! good as a fresh one, so the next handler gets it if it subscribed with the same variables: in
+//! a walk over many handlers, most calls cost neither a copy nor a change of context.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+/// The context of the code that subscribed a handler. Only copies of it are ever entered.
+pub struct Captured {
+    context: Py<PyAny>,
+    variables: Variables,
+}
+
+impl Captured {
+    /// A copy of the current context.
+    pub fn current(py: Python<'_>) -> PyResult<Self> {
+        // SAFETY: attached; the result is a new reference or null with an exception set.
+        let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }?;
+        let variables = Variables::of(&context);
+        let context = context.unbind();
+        Ok(Self { context, variables })
+    }
+
+    /// A context with the same variables.
+    pub fn copy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: attached; `context` is a context object; the result is a new reference or null
+        // with an exception set.
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(self.context.as_ptr())) }
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.context)
+    }
+}
+
+/// The contexts of one call after another, on one thread.
+pub struct Contexts<'py> {
+    py: Python<'py>,
+    entered: Option<Entered<'py>>,
+}
+
+impl<'py> Contexts<'py> {
+    /// Nobody's context.
+    pub fn new(py: Python<'py>) -> Self {
+        Self { py, entered: None }
+    }
+
+    /// Makes a context with the captured variables current: a fresh copy, or one that nobody can
+    /// tell from it.
+    #[inline]
+    pub fn enter(&mut self, captured: &Captured) -> PyResult<()> {
+        if let Some(entered) = &self.entered
+            && entered.is_pristine(captured)
+        {
+            return Ok(());
+        }
+        self.leave();
+        let variables = captured.variables;
+        self.entered = Some(Entered::enter(captured.copy(self.py)?, variables)?);
+        Ok(())
+    }
+
+    /// The context that was entered, to go on in it later; it is left.
+    pub fn take(&mut self) -> Option<Bound<'py, PyAny>> {
+        let entered = self.entered.take()?;
+        let context = entered.context.clone();
+        drop(entered);
+        Some(context)
+    }
+
+    /// Makes the context current that was before.
+    pub fn leave(&mut self) {
+        self.entered = None;
+    }
+}
+
+/// A context that is current until this is dropped.
+pub struct Entered<'py> {
+    context: Bound<'py, PyAny>,
+    variables: Variables,
+    references: isize,
+}
+
+impl<'py> Entered<'py> {
+    fn enter(context: Bound<'py, PyAny>, variables: Variables) -> PyResult<Self> {
+        // SAFETY: attached, and `context` is a context object.
+        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
+            return Err(PyErr::fetch(context.py()));
+        }
+        let references = references(&context);
+        Ok(Self {
+            context,
+            variables,
+            references,
+        })
+    }
+
+    /// Enters a context in which a handler goes on.
+    pub fn again(context: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Self::enter(context.clone(), Variables::UNKNOWN)
+    }
+
+    /// Whether it is as a fresh copy would be: it has those variables, and nobody refers to it,
+    /// as the token of a change does.
+    #[inline]
+    fn is_pristine(&self, captured: &Captured) -> bool {
+        self.variables == captured.variables
+            && references(&self.context) == self.references
+            && self.variables.are_in(&self.context)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        // SAFETY: attached; `enter` succeeded with this context on this thread, and no exception
+        // is set: results of calls were fetched before.
+        let status: c_int = unsafe { ffi::PyContext_Exit(self.context.as_ptr()) };
+        if status != 0 {
+            let py = self.context.py();
+            PyErr::fetch(py).write_unraisable(py, Some(&self.context));
+        }
+    }
+}
+
+fn references(context: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: attached, and `context` is alive.
+    unsafe { ffi::Py_REFCNT(context.as_ptr()) }
+}
+
+/// The identity of a context's variables. A context keeps them in an immutable mapping, which its
+/// copies share and which every change replaces. The only way to it that Python offers is that of
+/// the garbage collector.
+#[derive(Clone, Copy)]
+struct Variables(*mut ffi::PyObject);
+
+// SAFETY: an identity, which is compared and never followed.
+unsafe impl Send for Variables {}
+// SAFETY: as above.
+unsafe impl Sync for Variables {}
+
+impl PartialEq for Variables {
+    /// Unknown variables are never the same.
+    fn eq(&self, other: &Self) -> bool {
+        !self.0.is_null() && self.0 == other.0
+    }
+}
+
+impl Variables {
+    const UNKNOWN: Self = Self(ptr::null_mut());
+
+    /// The variables of a context that was never entered, and so refers to nothing else.
+    fn of(context: &Bound<'_, PyAny>) -> Self {
+        let mut found = Found {
+            last: ptr::null_mut(),
+            count: 0,
+        };
+        visit(context, note, (&raw mut found).cast());
+        if found.count == 1 {
+            Self(found.last)
+        } else {
+            Self::UNKNOWN
+        }
+    }
+
+    /// Whether a context has these very variables.
+    #[inline]
+    fn are_in(self, context: &Bound<'_, PyAny>) -> bool {
+        visit(context, is_same, self.0.cast()) == SAME
+    }
+}
+
+struct Found {
+    last: *mut ffi::PyObject,
+    count: usize,
+}
+
+const SAME: c_int = 1;
+
+unsafe extern "C" fn note(object: *mut ffi::PyObject, found: *mut c_void) -> c_int {
+    // SAFETY: `found` is what `Variables::of` passed to `visit`.
+    let found = unsafe { &mut *found.cast::<Found>() };
+    found.last = object;
+    found.count += 1;
+    0
+}
+
+/// Ends the visit at the object that is looked for.
+unsafe extern "C" fn is_same(object: *mut ffi::PyObject, wanted: *mut c_void) -> c_int {
+    if object.cast() == wanted { SAME } else { 0 }
+}
+
+/// Shows `visitor` what an object refers to.
+#[inline]
+fn visit(object: &Bound<'_, PyAny>, visitor: ffi::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: attached, so that nobody changes the object meanwhile; a type's function for this
+    // neither runs Python code nor keeps what it is given.
+    unsafe {
+        match (*object.get_type_ptr()).tp_traverse {
+            Some(traverse) => traverse(object.as_ptr(), visitor, argument),
+            None => 0,
+        }
+    }
+}
