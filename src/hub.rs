@@ -9,10 +9,10 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
 
-use crate::core::LaneKey;
 use crate::core::registry::Scope;
 use crate::core::router::Published;
 use crate::core::subscription as core;
+use crate::core::{LaneKey, Name};
 use crate::delivery::event_loop::{LoopLane, Nudge};
 use crate::delivery::executor::ExecutorLane;
 use crate::delivery::handler::{Handler, Message};
@@ -117,6 +117,17 @@ impl PubSubHub {
             result = result.and(deliverer.wake(slf));
         }
         result
+    }
+
+    /// The topic of a subscription that has not ended.
+    pub fn topic_of(
+        &self,
+        py: Python<'_>,
+        subscription: &core::Subscription<Handler>,
+    ) -> Option<Name> {
+        self.change(py, |router, _| {
+            router.registry().topic_of(subscription).cloned()
+        })
     }
 
     /// Ends a session's subscriptions.

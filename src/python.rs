@@ -117,8 +117,9 @@ fn vectorcall_of(callable: &Bound<'_, PyAny>) -> Option<Vectorcall> {
     }
 }
 
+/// Whether it is a Python function, and nothing else that can be called.
 #[inline]
-fn is_function(callable: &Bound<'_, PyAny>) -> bool {
+pub fn is_function(callable: &Bound<'_, PyAny>) -> bool {
     callable.get_type_ptr() == &raw mut ffi::PyFunction_Type
 }
 

@@ -85,7 +85,7 @@ fn try_failure(
 ) -> PyResult<()> {
     let py = hub.py();
     let callable = subscription.handler.callable(py);
-    let session_id = name::text(py, &subscription.session_id)?;
+    let session_id = name::text(py, &subscription.owner.id)?;
     let topic = envelope
         .message
         .topic
@@ -94,7 +94,7 @@ fn try_failure(
     let exception = error.into_value(py);
     let text = format!(
         "handler {} of {} failed",
-        describe(callable),
+        describe(&callable),
         place(&session_id, topic.as_ref())
     );
     log(py, "error", &text, Some(exception.bind(py).as_any()))?;
@@ -105,7 +105,7 @@ fn try_failure(
         exception: exception.into_any(),
         session_id: session_id.unbind(),
         topic,
-        handler: callable.clone().unbind(),
+        handler: callable.to_owned().unbind(),
         message: envelope.message.body.clone_ref(py),
     };
     call_hook(hook.bind(py), "on_error", Bound::new(py, record)?.as_any())
@@ -158,21 +158,18 @@ fn overflow(
 ) -> PyResult<()> {
     let py = hub.py();
     let callable = subscription.handler.callable(py);
-    let session_id = name::text(py, &subscription.session_id)?;
-    let topic = subscription
-        .topic
-        .as_deref()
-        .map(|topic| name::text(py, topic))
-        .transpose()?;
+    let session_id = name::text(py, &subscription.owner.id)?;
+    let topic = hub.get().topic_of(py, subscription);
+    let topic = topic.map(|topic| name::text(py, &topic)).transpose()?;
     let topic = topic.map(Bound::unbind);
     let place = place(&session_id, topic.as_ref());
     let text = format!(
         "handler {} of {place} {what} {}",
-        describe(callable),
+        describe(&callable),
         messages(count)
     );
     log(py, "warning", &text, None)?;
-    let handler = Some(callable.clone().unbind());
+    let handler = Some(callable.to_owned().unbind());
     let session_id = Some(session_id.unbind());
     let record = Overflow {
         session_id,

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyWeakrefReference};
 
 use crate::core::LaneKey;
+use crate::delivery::context::Captured;
 use crate::delivery::event_loop::{self, LoopLane};
 use crate::delivery::handler::{self, Handler, Kind};
 use crate::delivery::{Deliverer, Router, Subscription};
@@ -27,10 +28,14 @@ pub fn subscribe(
     let name = topic.map(name::bytes).transpose()?;
     let kind = handler::check(callable, topic.is_some())?;
     let hash = handler::hash(callable)?;
-    let running = event_loop::running(hub.py())?;
+    let needs_running = hub.get().event_loop().is_none();
+    let running = if needs_running {
+        event_loop::running(hub.py())?
+    } else {
+        None
+    };
     let lane = lane_for(hub, kind, running.as_ref())?;
-    let needs_home = kind == Kind::Sync && hub.get().event_loop().is_none();
-    let home = running.filter(|_| needs_home);
+    let home = running.filter(|_| kind == Kind::Sync);
     let reference = PyWeakrefReference::new(hub)?.unbind();
     let wanted = Wanted {
         session: &session,
@@ -38,8 +43,9 @@ pub fn subscribe(
         hash,
         lane,
         overlaps: concurrent,
-        handler: Some(Handler::new(callable, hash, kind, home)?),
+        handler: Some(Handler::new(callable, hash, kind, home.as_ref())?),
         known: Vec::new(),
+        unneeded: None,
     };
     let subscription = enter(hub, wanted, callable)?;
     let topic = topic.map(|topic| topic.clone().unbind());
@@ -59,7 +65,7 @@ fn enter(
 ) -> PyResult<Arc<Subscription>> {
     let (py, own) = (hub.py(), hub.get());
     loop {
-        match own.change(py, |router, _| wanted.enter(router)) {
+        match own.change(py, |router, _| wanted.enter(py, router)) {
             Found::Closed => return Err(HubClosed::new_err("the hub is closed")),
             Found::New(subscription) => return Ok(subscription),
             Found::NoLane(event_loop) => {
@@ -141,12 +147,14 @@ enum Lane {
 struct Wanted<'a> {
     session: &'a [u8],
     topic: Option<&'a [u8]>,
-    hash: isize,
+    hash: u16,
     lane: Lane,
     overlaps: bool,
     handler: Option<Handler>,
     /// Subscriptions that were compared and differ.
     known: Vec<Arc<Subscription>>,
+    /// A context that turned out not to be needed, kept to be let go of without the lock.
+    unneeded: Option<Captured>,
 }
 
 /// What entering a subscription came to.
@@ -160,7 +168,7 @@ enum Found {
 }
 
 impl Wanted<'_> {
-    fn enter(&mut self, router: &mut Router) -> Found {
+    fn enter(&mut self, py: Python<'_>, router: &mut Router) -> Found {
         if router.is_closed() {
             return Found::Closed;
         }
@@ -177,6 +185,9 @@ impl Wanted<'_> {
         match self.handler.take() {
             Some(handler) => {
                 let overlaps = self.overlaps;
+                let latest = router.registry().latest(self.session, self.topic);
+                let (handler, unneeded) = handler.sharing(py, latest.map(|s| &s.handler));
+                self.unneeded = unneeded;
                 Found::New(router.subscribe(self.session, self.topic, lane, handler, overlaps))
             }
             None => Found::Closed,

@@ -86,7 +86,7 @@ impl<H, M> Fanout<H, M> {
     /// Who joined after the send, has left since, or is the one session that was excluded.
     fn skips(&self, subscription: &Subscription<H>) -> bool {
         subscription.serial > self.envelope.sequence
-            || Some(subscription.session) == self.envelope.except
             || subscription.is_cancelled()
+            || (self.envelope.except).is_some_and(|session| session == subscription.owner.key)
     }
 }

@@ -6,6 +6,8 @@
 
 pub mod backlog;
 pub mod fanout;
+pub mod holdings;
+pub mod index;
 pub mod registry;
 pub mod roster;
 pub mod router;
@@ -17,7 +19,7 @@ use fanout::{Envelope, Fanout};
 use router::Call;
 use subscription::Subscription;
 
-/// A session id or a topic: the UTF-8 of its text, lone surrogates included.
+/// A topic's name: the UTF-8 of its text, lone surrogates included.
 pub type Name = Arc<[u8]>;
 /// Where the router keeps a session.
 pub type SessionKey = u32;

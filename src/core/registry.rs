@@ -1,20 +1,19 @@
 //! Who is subscribed to what: by session, to end a session's subscriptions, and by topic, to find
 //! who gets a message.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use slab::Slab;
 
 use super::backlog::{Backlog, Share, Shares};
 use super::fanout::Envelope;
+use super::holdings::Holdings;
+use super::index::Index;
 use super::roster::Roster;
 use super::router::Call;
-use super::subscription::{Own, Place, Subscription};
+use super::subscription::{Own, Owner, Place, Subscription};
 use super::{EVERYTHING, GroupKey, LaneKey, Name, SessionKey, TopicKey};
 
-type Names = HashMap<Name, u32, RandomState>;
 /// Calls that wait for a worker.
 pub type CallQueue<H, M> = Backlog<Arc<Subscription<H>>, Arc<Envelope<M>>>;
 
@@ -30,13 +29,23 @@ pub enum Scope<'a> {
 
 /// One session. It exists while it has a subscription, or a worker is busy with it.
 pub struct Session<H, M> {
-    /// Its id.
-    pub id: Name,
-    subscriptions: BTreeMap<(TopicKey, u64), Arc<Subscription<H>>>,
-    /// Its calls that wait for a worker, where sync handlers run on an executor.
-    pub queue: CallQueue<H, M>,
+    owner: Arc<Owner>,
+    subscriptions: Holdings<H>,
+    queue: Option<Box<CallQueue<H, M>>>,
     /// In the run queue or with a worker: no second worker may take it.
     pub scheduled: bool,
+}
+
+impl<H, M> Session<H, M> {
+    /// Its calls that wait for a worker, where sync handlers run on an executor.
+    pub fn queue(&mut self) -> &mut CallQueue<H, M> {
+        self.queue.get_or_insert_default()
+    }
+
+    /// Whether no call waits for a worker.
+    pub fn is_idle(&self) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue.is_empty())
+    }
 }
 
 struct Topic {
@@ -58,9 +67,9 @@ pub struct Group<H> {
 /// The tables.
 pub struct Registry<H, M> {
     sessions: Slab<Session<H, M>>,
-    session_keys: Names,
+    session_keys: Index,
     topics: Slab<Topic>,
-    topic_keys: Names,
+    topic_keys: Index,
     groups: Slab<Group<H>>,
     subscriptions: usize,
 }
@@ -71,6 +80,14 @@ pub struct Registry<H, M> {
 )]
 fn key(index: usize) -> u32 {
     index as u32
+}
+
+fn id_of<'a, H, M>(sessions: &'a Slab<Session<H, M>>) -> impl Fn(u32) -> &'a [u8] {
+    |key| &sessions[key as usize].owner.id
+}
+
+fn name_of<'a>(topics: &'a Slab<Topic>) -> impl Fn(u32) -> &'a [u8] {
+    |key| topics[key as usize].name.as_deref().unwrap_or_default()
 }
 
 impl<H, M> Registry<H, M> {
@@ -84,9 +101,9 @@ impl<H, M> Registry<H, M> {
         debug_assert_eq!(key(everything), EVERYTHING);
         Self {
             sessions: Slab::new(),
-            session_keys: Names::default(),
+            session_keys: Index::new(),
             topics,
-            topic_keys: Names::default(),
+            topic_keys: Index::new(),
             groups: Slab::new(),
             subscriptions: 0,
         }
@@ -119,7 +136,7 @@ impl<H, M> Registry<H, M> {
 
     /// The session of that id, if it exists.
     pub fn session_key(&self, id: &[u8]) -> Option<SessionKey> {
-        self.session_keys.get(id).copied()
+        self.session_keys.find(id, id_of(&self.sessions))
     }
 
     /// A session that exists.
@@ -186,6 +203,22 @@ impl<H, M> Registry<H, M> {
             .collect()
     }
 
+    /// The subscription that a session entered last, else the one that any session did on `topic`.
+    pub fn latest(&self, id: &[u8], topic: Option<&[u8]>) -> Option<&Arc<Subscription<H>>> {
+        let session = self.session_key(id);
+        let own = session.and_then(|s| self.sessions[s as usize].subscriptions.last());
+        own.or_else(|| {
+            let group = *self.groups_on(topic).last()?;
+            self.group(group).roster.last()
+        })
+    }
+
+    /// The topic of a subscription that has not ended.
+    pub fn topic_of(&self, subscription: &Subscription<H>) -> Option<&Name> {
+        let group = self.groups.get(subscription.group as usize)?;
+        self.topics[group.topic as usize].name.as_ref()
+    }
+
     /// Enters a subscription that gets every message after `serial`. The second value tells
     /// whether the lane got a new group by it.
     pub fn insert(
@@ -194,24 +227,24 @@ impl<H, M> Registry<H, M> {
         topic: Option<&[u8]>,
         lane: LaneKey,
         handler: H,
-        (serial, overlaps, capacity): (u64, bool, u32),
+        (serial, overlaps): (u64, bool),
     ) -> (Arc<Subscription<H>>, bool) {
         let session = self.session_or_new(id);
         let topic = self.topic_or_new(topic);
         let (group, is_new) = self.group_or_new(topic, lane);
-        let owner = &mut self.sessions[session as usize];
-        let names = (owner.id.clone(), self.topics[topic as usize].name.clone());
+        let Self {
+            sessions, groups, ..
+        } = self;
+        let session = &mut sessions[session as usize];
         let place = Place {
-            session,
+            owner: session.owner.clone(),
             group,
             serial,
             overlaps,
-            capacity,
         };
-        let subscription = Arc::new(Subscription::new(handler, names, &place));
-        owner
-            .subscriptions
-            .insert((topic, serial), subscription.clone());
+        let subscription = Arc::new(Subscription::new(handler, place));
+        let topic_of = |s: &Subscription<H>| groups[s.group as usize].topic;
+        session.subscriptions.insert(subscription.clone(), topic_of);
         self.groups[group as usize]
             .roster
             .push(subscription.clone());
@@ -226,11 +259,8 @@ impl<H, M> Registry<H, M> {
         };
         let topic = match scope {
             Scope::All => {
-                return self.sessions[session as usize]
-                    .subscriptions
-                    .values()
-                    .cloned()
-                    .collect();
+                let all = self.sessions[session as usize].subscriptions.iter();
+                return all.cloned().collect();
             }
             Scope::Everything => Some(EVERYTHING),
             Scope::Topic(name) => self.topic_key(Some(name)),
@@ -245,8 +275,8 @@ impl<H, M> Registry<H, M> {
             self.subscriptions -= 1;
         }
         let topic = group.topic;
-        if let Some(session) = self.sessions.get_mut(subscription.session as usize) {
-            session.subscriptions.remove(&(topic, subscription.serial));
+        if let Some(session) = self.sessions.get_mut(subscription.owner.key as usize) {
+            session.subscriptions.remove(subscription, topic);
         }
     }
 
@@ -256,7 +286,7 @@ impl<H, M> Registry<H, M> {
         let sessions: Vec<_> = self.sessions.iter().map(|(index, _)| key(index)).collect();
         for session in sessions {
             if let Some(owner) = self.session(session) {
-                owner.queue.remove_unless(|_| false, &Own, removed);
+                owner.queue().remove_unless(|_| false, &Own, removed);
                 owner.scheduled = false;
             }
             self.release_session(session);
@@ -269,9 +299,9 @@ impl<H, M> Registry<H, M> {
         let Some(owner) = self.sessions.get(session as usize) else {
             return;
         };
-        if owner.subscriptions.is_empty() && owner.queue.is_empty() && !owner.scheduled {
-            let owner = self.sessions.remove(session as usize);
-            self.session_keys.remove(&owner.id);
+        if owner.subscriptions.is_empty() && owner.is_idle() && !owner.scheduled {
+            self.session_keys.remove(&owner.owner.id, session);
+            self.sessions.remove(session as usize);
         }
     }
 
@@ -287,7 +317,7 @@ impl<H, M> Registry<H, M> {
         if topic.groups.is_empty()
             && let Some(name) = topic.name.take()
         {
-            self.topic_keys.remove(&name);
+            self.topic_keys.remove(&name, members.topic);
             self.topics.remove(members.topic as usize);
         }
         Some(members.lane)
@@ -298,30 +328,36 @@ impl<H, M> Registry<H, M> {
         session: SessionKey,
         topic: TopicKey,
     ) -> impl Iterator<Item = &Arc<Subscription<H>>> {
-        let range = (topic, 0)..=(topic, u64::MAX);
         let session = self.sessions.get(session as usize);
+        let topic_of = |s: &Subscription<H>| self.group(s.group).topic;
         session
             .into_iter()
-            .flat_map(move |s| s.subscriptions.range(range.clone()))
-            .map(|(_, s)| s)
+            .flat_map(move |s| s.subscriptions.on_topic(topic, topic_of))
     }
 
     fn topic_key(&self, topic: Option<&[u8]>) -> Option<TopicKey> {
-        topic.map_or(Some(EVERYTHING), |name| self.topic_keys.get(name).copied())
+        topic.map_or(Some(EVERYTHING), |name| {
+            self.topic_keys.find(name, name_of(&self.topics))
+        })
     }
 
     fn session_or_new(&mut self, id: &[u8]) -> SessionKey {
         if let Some(session) = self.session_key(id) {
             return session;
         }
-        let id: Name = id.into();
-        let session = key(self.sessions.insert(Session {
-            id: id.clone(),
-            subscriptions: BTreeMap::new(),
-            queue: Backlog::new(),
+        let entry = self.sessions.vacant_entry();
+        let session = key(entry.key());
+        let owner = Owner {
+            id: id.into(),
+            key: session,
+        };
+        entry.insert(Session {
+            owner: Arc::new(owner),
+            subscriptions: Holdings::new(),
+            queue: None,
             scheduled: false,
-        }));
-        self.session_keys.insert(id, session);
+        });
+        self.session_keys.insert(id, session, id_of(&self.sessions));
         session
     }
 
@@ -330,13 +366,12 @@ impl<H, M> Registry<H, M> {
         if let Some(topic) = self.topic_key(topic) {
             return topic;
         }
-        let name: Name = name.into();
         let entry = Topic {
-            name: Some(name.clone()),
+            name: Some(name.into()),
             groups: Vec::new(),
         };
         let topic = key(self.topics.insert(entry));
-        self.topic_keys.insert(name, topic);
+        self.topic_keys.insert(name, topic, name_of(&self.topics));
         topic
     }
 

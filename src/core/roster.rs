@@ -13,9 +13,16 @@ type Chunk<H> = Vec<Arc<Subscription<H>>>;
 /// The subscriptions at one moment, in order of subscription.
 pub type Snapshot<H> = Arc<[Arc<Vec<Arc<Subscription<H>>>>]>;
 
+/// A chunk, found without looking into it.
+struct Part<H> {
+    /// No subscription in it is older, and none in the parts before is as young.
+    first: u64,
+    chunk: Arc<Chunk<H>>,
+}
+
 /// The list, in order of subscription.
 pub struct Roster<H> {
-    chunks: Vec<Arc<Chunk<H>>>,
+    parts: Vec<Part<H>>,
     len: usize,
     snapshot: Option<Snapshot<H>>,
 }
@@ -23,7 +30,7 @@ pub struct Roster<H> {
 impl<H> Default for Roster<H> {
     fn default() -> Self {
         Self {
-            chunks: Vec::new(),
+            parts: Vec::new(),
             len: 0,
             snapshot: None,
         }
@@ -45,9 +52,14 @@ impl<H> Roster<H> {
     pub fn push(&mut self, subscription: Arc<Subscription<H>>) {
         self.snapshot = None;
         self.len += 1;
-        match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < CHUNK => Arc::make_mut(chunk).push(subscription),
-            _ => self.chunks.push(Arc::new(vec![subscription])),
+        match self.parts.last_mut() {
+            Some(part) if part.chunk.len() < CHUNK => {
+                Arc::make_mut(&mut part.chunk).push(subscription);
+            }
+            _ => self.parts.push(Part {
+                first: subscription.serial,
+                chunk: Arc::new(vec![subscription]),
+            }),
         }
     }
 
@@ -55,19 +67,17 @@ impl<H> Roster<H> {
     /// lock is held.
     pub fn remove(&mut self, subscription: &Arc<Subscription<H>>) -> bool {
         let serial = subscription.serial;
-        let after = self
-            .chunks
-            .partition_point(|c| c.first().is_some_and(|s| s.serial <= serial));
+        let after = self.parts.partition_point(|part| part.first <= serial);
         let Some(at) = after.checked_sub(1) else {
             return false;
         };
-        let Ok(index) = self.chunks[at].binary_search_by_key(&serial, |s| s.serial) else {
+        let chunk = &mut self.parts[at].chunk;
+        let Some(index) = chunk.iter().position(|s| Arc::ptr_eq(s, subscription)) else {
             return false;
         };
         self.snapshot = None;
         self.len -= 1;
-        let chunk = Arc::make_mut(&mut self.chunks[at]);
-        chunk.remove(index);
+        Arc::make_mut(chunk).remove(index);
         self.merge(at);
         true
     }
@@ -75,39 +85,40 @@ impl<H> Roster<H> {
     /// The list as it is now; repeated calls without a change return the same one.
     pub fn snapshot(&mut self) -> Snapshot<H> {
         self.snapshot
-            .get_or_insert_with(|| self.chunks.iter().cloned().collect())
+            .get_or_insert_with(|| self.parts.iter().map(|part| part.chunk.clone()).collect())
             .clone()
     }
 
     /// How many were on the list before that place in the hub's sequence.
     pub fn older_than(&self, serial: u64) -> usize {
-        let at = self
-            .chunks
-            .partition_point(|c| c.last().is_some_and(|s| s.serial < serial));
-        let whole: usize = self.chunks[..at].iter().map(|chunk| chunk.len()).sum();
-        let part = self
-            .chunks
-            .get(at)
-            .map_or(0, |c| c.partition_point(|s| s.serial < serial));
-        whole + part
+        let after = self.parts.partition_point(|part| part.first < serial);
+        let Some(at) = after.checked_sub(1) else {
+            return 0;
+        };
+        let whole: usize = self.parts[..at].iter().map(|part| part.chunk.len()).sum();
+        whole + self.parts[at].chunk.partition_point(|s| s.serial < serial)
+    }
+
+    /// The youngest subscription.
+    pub fn last(&self) -> Option<&Arc<Subscription<H>>> {
+        self.parts.last()?.chunk.last()
     }
 
     /// The list's subscriptions, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Subscription<H>>> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        self.parts.iter().flat_map(|part| part.chunk.iter())
     }
 
     /// Keeps chunks from going sparse: an empty one goes, a small one joins its neighbour.
     fn merge(&mut self, at: usize) {
-        if self.chunks[at].is_empty() {
-            self.chunks.remove(at);
+        if self.parts[at].chunk.is_empty() {
+            self.parts.remove(at);
             return;
         }
-        let next = at + 1;
-        if next < self.chunks.len() && self.chunks[at].len() + self.chunks[next].len() <= CHUNK / 2
-        {
-            let tail = self.chunks.remove(next);
-            Arc::make_mut(&mut self.chunks[at]).extend(tail.iter().cloned());
+        let length = |at: usize| self.parts.get(at).map_or(CHUNK, |part| part.chunk.len());
+        if length(at) + length(at + 1) <= CHUNK / 2 {
+            let tail = self.parts.remove(at + 1).chunk;
+            Arc::make_mut(&mut self.parts[at].chunk).extend(tail.iter().cloned());
         }
     }
 }

@@ -220,11 +220,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         overlaps: bool,
     ) -> Arc<Subscription<H>> {
         self.sequence += 1;
-        let place = (
-            self.sequence,
-            overlaps,
-            if overlaps { self.limit } else { 1 },
-        );
+        let place = (self.sequence, overlaps);
         let (subscription, new_group) = self.registry.insert(session, topic, lane, handler, place);
         if new_group {
             self.lanes[lane as usize].groups += 1;
@@ -249,7 +245,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     pub fn cancel(&mut self, subscription: &Arc<Subscription<H>>, trash: &mut Trash<H, M, D>) {
         if subscription.cancel() {
             self.forget(subscription, trash);
-            self.sweep_queue(subscription.session, trash);
+            self.sweep_queue(subscription.owner.key, trash);
             self.sweep_overlapping(trash);
         }
     }
@@ -294,12 +290,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
 
     /// Takes calls of cancelled subscriptions out of a session's queue.
     fn sweep_queue(&mut self, session: SessionKey, trash: &mut Trash<H, M, D>) {
-        if let Some(owner) = self.registry.session(session) {
-            let before = owner.queue.len();
-            owner
-                .queue
-                .remove_unless(|s| !s.is_cancelled(), &Own, &mut trash.calls);
-            self.waiting -= before - owner.queue.len();
+        if let Some(owner) = self.registry.session(session)
+            && !owner.is_idle()
+        {
+            let queue = owner.queue();
+            let before = queue.len();
+            queue.remove_unless(|s| !s.is_cancelled(), &Own, &mut trash.calls);
+            self.waiting -= before - queue.len();
         }
         self.registry.release_session(session);
     }

@@ -3,63 +3,81 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use once_cell::race::OnceBox;
+
 use super::backlog::{Share, Shares};
-use super::{GroupKey, Name, SessionKey};
+use super::{GroupKey, SessionKey};
 
 const CANCELLED: u8 = 1;
 const BUSY: u8 = 2;
+const OVERLAPS: u8 = 4;
+
+/// The session that a subscription belongs to.
+pub struct Owner {
+    /// Its id.
+    pub id: Box<[u8]>,
+    /// Where the router keeps it.
+    pub key: SessionKey,
+}
 
 /// Where a subscription stands in the router's tables, and what it may do.
 pub(super) struct Place {
-    pub session: SessionKey,
+    pub owner: Arc<Owner>,
     pub group: GroupKey,
     pub serial: u64,
-    /// Whether its calls may overlap, and how many of them.
+    /// Whether its calls may overlap.
     pub overlaps: bool,
-    pub capacity: u32,
 }
 
 /// A subscription. Its fields never change; its state does.
 pub struct Subscription<H> {
     /// What is called.
     pub handler: H,
-    /// The id of the session that owns it.
-    pub session_id: Name,
-    /// The topic; `None` for messages sent to all.
-    pub topic: Option<Name>,
-    /// Whether its calls may overlap.
-    pub overlaps: bool,
     /// The session that owns it.
-    pub session: SessionKey,
-    /// The subscribers that get the same messages from the same lane.
-    pub group: GroupKey,
+    pub owner: Arc<Owner>,
     /// Its place in the hub's sequence of sends and subscriptions: it gets what was sent later.
     pub serial: u64,
-    /// How many messages wait for it, in whatever queue.
-    pub share: Share,
+    /// Made when the first message has to wait, or the first call goes on: most never need it.
+    load: OnceBox<Load>,
+    /// The subscribers that get the same messages from the same lane.
+    pub group: GroupKey,
     state: AtomicU8,
+}
+
+/// What a subscription is busy with.
+#[derive(Default)]
+struct Load {
+    /// How many messages wait for it, in whatever queue.
+    share: Share,
     /// Calls that go on, with a task of their own.
     under_way: AtomicU32,
-    /// How many of them there may be before messages wait.
-    capacity: u32,
 }
 
 impl<H> Subscription<H> {
     /// A subscription at its place in the router's tables.
-    pub(super) fn new(handler: H, names: (Name, Option<Name>), place: &Place) -> Self {
+    pub(super) fn new(handler: H, place: Place) -> Self {
         Self {
             handler,
-            session_id: names.0,
-            topic: names.1,
-            overlaps: place.overlaps,
-            session: place.session,
-            group: place.group,
+            owner: place.owner,
             serial: place.serial,
-            share: Share::default(),
-            state: AtomicU8::new(0),
-            under_way: AtomicU32::new(0),
-            capacity: place.capacity,
+            load: OnceBox::new(),
+            group: place.group,
+            state: AtomicU8::new(if place.overlaps { OVERLAPS } else { 0 }),
         }
+    }
+
+    /// How many messages wait for it, in whatever queue.
+    pub fn share(&self) -> &Share {
+        &self.load().share
+    }
+
+    fn load(&self) -> &Load {
+        self.load.get_or_init(Box::default)
+    }
+
+    /// Whether its calls may overlap.
+    pub fn overlaps(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & OVERLAPS != 0
     }
 
     /// Whether it has ended: no new call may begin.
@@ -77,19 +95,22 @@ impl<H> Subscription<H> {
         self.state.fetch_or(CANCELLED, Ordering::AcqRel) & CANCELLED == 0
     }
 
-    /// Enters that a call goes on; under the router's lock, as is [`Self::leave`].
-    pub(super) fn enter(&self) {
-        self.set_under_way(self.under_way.load(Ordering::Relaxed).saturating_add(1));
+    /// Enters that a call goes on; under the router's lock, as is [`Self::leave`]. Up to `limit`
+    /// calls may go on before messages wait, where they may overlap.
+    pub(super) fn enter(&self, limit: u32) {
+        self.set_under_way(|count| count.saturating_add(1), limit);
     }
 
     /// Enters that a call is over.
-    pub(super) fn leave(&self) {
-        self.set_under_way(self.under_way.load(Ordering::Relaxed).saturating_sub(1));
+    pub(super) fn leave(&self, limit: u32) {
+        self.set_under_way(|count| count.saturating_sub(1), limit);
     }
 
-    fn set_under_way(&self, count: u32) {
-        self.under_way.store(count, Ordering::Relaxed);
-        if count >= self.capacity {
+    fn set_under_way(&self, change: impl Fn(u32) -> u32, limit: u32) {
+        let under_way = &self.load().under_way;
+        let count = change(under_way.load(Ordering::Relaxed));
+        under_way.store(count, Ordering::Relaxed);
+        if count >= if self.overlaps() { limit } else { 1 } {
             self.state.fetch_or(BUSY, Ordering::AcqRel);
         } else {
             self.state.fetch_and(!BUSY, Ordering::AcqRel);
@@ -102,6 +123,6 @@ pub struct Own;
 
 impl<H> Shares<Arc<Subscription<H>>> for Own {
     fn of<'a>(&'a self, owner: &'a Arc<Subscription<H>>) -> &'a Share {
-        &owner.share
+        owner.share()
     }
 }

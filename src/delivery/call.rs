@@ -91,7 +91,7 @@ fn inside<'py>(
     context: &Bound<'py, PyAny>,
     code: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Outcome>,
 ) -> Outcome {
-    let outcome = Entered::again(context).and_then(|_entered| code(context));
+    let outcome = Entered::enter(context.clone()).and_then(|_entered| code(context));
     outcome.unwrap_or_else(Outcome::Failed)
 }
 

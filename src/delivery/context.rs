@@ -11,32 +11,38 @@ use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-/// The context of the code that subscribed a handler. Only copies of it are ever entered.
-pub struct Captured {
-    context: Py<PyAny>,
-    variables: Variables,
-}
+/// The context of the code that subscribed a handler. Only copies of it are ever entered, so
+/// handlers that subscribed with the same variables can share one.
+pub struct Captured(Py<PyAny>);
 
 impl Captured {
     /// A copy of the current context.
     pub fn current(py: Python<'_>) -> PyResult<Self> {
         // SAFETY: attached; the result is a new reference or null with an exception set.
         let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }?;
-        let variables = Variables::of(&context);
-        let context = context.unbind();
-        Ok(Self { context, variables })
+        Ok(Self(context.unbind()))
     }
 
     /// A context with the same variables.
     pub fn copy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: attached; `context` is a context object; the result is a new reference or null
-        // with an exception set.
-        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(self.context.as_ptr())) }
+        // SAFETY: attached; it is a context object; the result is a new reference or null with an
+        // exception set.
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(self.0.as_ptr())) }
+    }
+
+    /// The same, for another handler.
+    pub fn share(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
+    /// Whether both have the same variables.
+    pub fn equals(&self, py: Python<'_>, other: &Self) -> bool {
+        Variables::of(self.0.bind(py)) == Variables::of(other.0.bind(py))
     }
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.context)
+        visit.call(&self.0)
     }
 }
 
@@ -44,26 +50,37 @@ impl Captured {
 pub struct Contexts<'py> {
     py: Python<'py>,
     entered: Option<Entered<'py>>,
+    /// What the entered context is a copy of, kept alive so that nothing else can be taken for it.
+    captured: Option<Captured>,
 }
 
 impl<'py> Contexts<'py> {
     /// Nobody's context.
     pub fn new(py: Python<'py>) -> Self {
-        Self { py, entered: None }
+        Self {
+            py,
+            entered: None,
+            captured: None,
+        }
     }
 
     /// Makes a context with the captured variables current: a fresh copy, or one that nobody can
     /// tell from it.
     #[inline]
     pub fn enter(&mut self, captured: &Captured) -> PyResult<()> {
-        if let Some(entered) = &self.entered
-            && entered.is_pristine(captured)
+        if let (Some(entered), Some(known)) = (&self.entered, &self.captured)
+            && known.0.is(&captured.0)
+            && entered.is_pristine()
         {
             return Ok(());
         }
+        self.enter_copy(captured)
+    }
+
+    fn enter_copy(&mut self, captured: &Captured) -> PyResult<()> {
         self.leave();
-        let variables = captured.variables;
-        self.entered = Some(Entered::enter(captured.copy(self.py)?, variables)?);
+        self.entered = Some(Entered::enter(captured.copy(self.py)?)?);
+        self.captured = Some(captured.share(self.py));
         Ok(())
     }
 
@@ -89,7 +106,9 @@ pub struct Entered<'py> {
 }
 
 impl<'py> Entered<'py> {
-    fn enter(context: Bound<'py, PyAny>, variables: Variables) -> PyResult<Self> {
+    /// Enters a context.
+    pub fn enter(context: Bound<'py, PyAny>) -> PyResult<Self> {
+        let variables = Variables::of(&context);
         // SAFETY: attached, and `context` is a context object.
         if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
             return Err(PyErr::fetch(context.py()));
@@ -102,18 +121,11 @@ impl<'py> Entered<'py> {
         })
     }
 
-    /// Enters a context in which a handler goes on.
-    pub fn again(context: &Bound<'py, PyAny>) -> PyResult<Self> {
-        Self::enter(context.clone(), Variables::UNKNOWN)
-    }
-
-    /// Whether it is as a fresh copy would be: it has those variables, and nobody refers to it,
-    /// as the token of a change does.
+    /// Whether it is as it was when it was entered: it has the same variables, and nobody refers
+    /// to it, as the token of a change does.
     #[inline]
-    fn is_pristine(&self, captured: &Captured) -> bool {
-        self.variables == captured.variables
-            && references(&self.context) == self.references
-            && self.variables.are_in(&self.context)
+    fn is_pristine(&self) -> bool {
+        references(&self.context) == self.references && self.variables.are_in(&self.context)
     }
 }
 
@@ -140,11 +152,6 @@ fn references(context: &Bound<'_, PyAny>) -> isize {
 #[derive(Clone, Copy)]
 struct Variables(*mut ffi::PyObject);
 
-// SAFETY: an identity, which is compared and never followed.
-unsafe impl Send for Variables {}
-// SAFETY: as above.
-unsafe impl Sync for Variables {}
-
 impl PartialEq for Variables {
     /// Unknown variables are never the same.
     fn eq(&self, other: &Self) -> bool {
@@ -155,7 +162,7 @@ impl PartialEq for Variables {
 impl Variables {
     const UNKNOWN: Self = Self(ptr::null_mut());
 
-    /// The variables of a context that was never entered, and so refers to nothing else.
+    /// The variables of a context that is not entered, and so refers to nothing else.
     fn of(context: &Bound<'_, PyAny>) -> Self {
         let mut found = Found {
             last: ptr::null_mut(),
@@ -172,7 +179,7 @@ impl Variables {
     /// Whether a context has these very variables.
     #[inline]
     fn are_in(self, context: &Bound<'_, PyAny>) -> bool {
-        visit(context, is_same, self.0.cast()) == SAME
+        !self.0.is_null() && visit(context, is_same, self.0.cast()) == SAME
     }
 }
 

@@ -119,7 +119,10 @@ impl Drain {
     #[getter]
     fn __qualname__(&self, py: Python<'_>) -> String {
         let callable = match &*self.phase.lock() {
-            Some(Phase::Serving(serving)) => serving.subscription.handler.callable(py).clone(),
+            Some(Phase::Serving(serving)) => {
+                let handler = &serving.subscription.handler;
+                handler.callable(py).to_owned()
+            }
             _ => return "pagebus deliveries".to_owned(),
         };
         report::describe(&callable)

@@ -75,7 +75,7 @@ fn lane_for(
     let home = subscription
         .handler
         .home(py)
-        .map(|home| home.clone().unbind());
+        .map(|home| home.to_owned().unbind());
     let event_loop = home.map_or_else(|| event_loop::running(py), |home| Ok(Some(home)))?;
     event_loop
         .map(|found| LoopLane::new(found.bind(py), false).map(Arc::new))

@@ -2,17 +2,18 @@
 
 use pyo3::exceptions::{PyAttributeError, PyKeyboardInterrupt, PySystemExit, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{Borrowed, intern};
 
 use super::context::Captured;
 use crate::name::must_be;
 use crate::python;
 
-/// Flags of a code object: it takes `*args`; calling it makes a generator of either kind.
+/// Flags of a code object: it takes `*args`; calling it makes a coroutine.
 const CO_VARARGS: u32 = 0x04;
+const CO_COROUTINE: u32 = 0x80;
 
 /// How a handler is to be called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,72 +49,106 @@ impl Message {
 
 /// A handler with the context of the code that subscribed it.
 pub struct Handler {
-    callable: Py<PyAny>,
+    /// The callable; with a home, a tuple of both: few have one, and there are many handlers.
+    target: Py<PyAny>,
     /// The context in which it subscribed.
     pub context: Captured,
-    /// Python's hash of the callable: equal handlers have equal ones.
-    pub hash: isize,
+    /// Part of Python's hash of the callable: equal handlers have equal ones, and most others
+    /// do not.
+    pub hash: u16,
     /// How it is called.
     pub kind: Kind,
-    /// The loop that ran when it was subscribed, for what a sync handler leaves to be awaited in
-    /// a hub without a loop.
-    home: Option<Py<PyAny>>,
+    has_home: bool,
 }
 
 impl Handler {
-    /// A handler that was checked, in a copy of the current context.
+    /// A handler that was checked, in a copy of the current context. Its home is the loop that
+    /// runs now, for what a sync handler leaves to be awaited in a hub without a loop.
     pub fn new(
         callable: &Bound<'_, PyAny>,
-        hash: isize,
+        hash: u16,
         kind: Kind,
-        home: Option<Py<PyAny>>,
+        home: Option<&Py<PyAny>>,
     ) -> PyResult<Self> {
         let py = callable.py();
+        let target = match home {
+            None => callable.clone(),
+            Some(home) => PyTuple::new(py, [callable, home.bind(py)])?.into_any(),
+        };
         Ok(Self {
-            callable: callable.clone().unbind(),
+            target: target.unbind(),
             context: Captured::current(py)?,
             hash,
             kind,
-            home,
+            has_home: home.is_some(),
         })
     }
 
+    /// The same handler, with the context of another one if both have the same variables.
+    pub fn sharing(self, py: Python<'_>, other: Option<&Self>) -> (Self, Option<Captured>) {
+        match other {
+            Some(other) if self.context.equals(py, &other.context) => {
+                let context = other.context.share(py);
+                (Self { context, ..self }, Some(self.context))
+            }
+            _ => (self, None),
+        }
+    }
+
     /// The callable.
-    pub fn callable<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.callable.bind(py)
+    #[inline]
+    pub fn callable<'a, 'py: 'a>(&'a self, py: Python<'py>) -> Borrowed<'a, 'py, PyAny> {
+        self.with_home(py).map_or_else(
+            || self.target.bind(py).as_borrowed(),
+            |(callable, _home)| callable,
+        )
     }
 
     /// The loop that ran when it was subscribed.
-    pub fn home<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
-        self.home.as_ref().map(|home| home.bind(py))
+    pub fn home<'a, 'py: 'a>(&'a self, py: Python<'py>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        self.with_home(py).map(|(_callable, home)| home)
+    }
+
+    #[inline]
+    fn with_home<'a, 'py: 'a>(
+        &'a self,
+        py: Python<'py>,
+    ) -> Option<(Borrowed<'a, 'py, PyAny>, Borrowed<'a, 'py, PyAny>)> {
+        if !self.has_home {
+            return None;
+        }
+        let both = self.target.bind(py).cast::<PyTuple>().ok()?;
+        Some((
+            both.get_borrowed_item(0).ok()?,
+            both.get_borrowed_item(1).ok()?,
+        ))
     }
 
     /// Whether it is the same handler, as Python says.
     pub fn equals(&self, callable: &Bound<'_, PyAny>) -> PyResult<bool> {
         static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let own = self.callable.bind(callable.py());
+        let own = self.callable(callable.py());
         if own.is(callable) {
             return Ok(true);
         }
         let equal = CELL.import(callable.py(), "operator", "eq")?;
-        python::call(equal, [own, callable])?.is_truthy()
+        python::call(equal, [&*own, callable])?.is_truthy()
     }
 
     /// Calls it with a message; its context has been entered.
     #[inline]
     pub fn call<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
-        let (callable, body) = (self.callable.bind(py), message.body.bind(py));
+        let (callable, body) = (self.callable(py), message.body.bind(py));
         match &message.topic {
-            None => python::call(callable, [body]),
-            Some(topic) => python::call(callable, [topic.bind(py).as_any(), body]),
+            None => python::call(&callable, [body]),
+            Some(topic) => python::call(&callable, [topic.bind(py).as_any(), body]),
         }
     }
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.callable)?;
-        self.context.traverse(visit)?;
-        visit.call(&self.home)
+        visit.call(&self.target)?;
+        self.context.traverse(visit)
     }
 }
 
@@ -129,15 +164,41 @@ pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
     if !callable.is_callable() {
         return Err(must_be("handler", "callable", callable));
     }
-    check_arity(callable, on_topic)?;
-    kind(callable)
+    let count = if on_topic { 2 } else { 1 };
+    let plain = Plain::of(callable)?;
+    let fits = match &plain {
+        Some(plain) => plain.takes(count)?,
+        None => None,
+    };
+    if !fits.map_or_else(|| signature_takes(callable, count), Ok)? {
+        return Err(wrong_arity(callable, on_topic));
+    }
+    match plain {
+        Some(plain) => plain.kind(callable),
+        None => kind(callable),
+    }
 }
 
-/// Python's hash of a handler.
-pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<isize> {
+fn wrong_arity(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyErr {
+    let arguments = if on_topic {
+        "two arguments: topic, message"
+    } else {
+        "one argument: message"
+    };
+    let name = crate::report::describe(callable);
+    PyTypeError::new_err(format!("handler must take {arguments}; {name} does not"))
+}
+
+/// Part of Python's hash of a handler.
+pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<u16> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let hash = CELL.import(callable.py(), "builtins", "hash")?;
-    let hash = python::call(hash, [callable]).and_then(|hash| hash.extract());
+    let hash = python::call(hash, [callable]).and_then(|hash| hash.extract::<isize>());
+    let hash = hash.map(|hash| {
+        hash.to_ne_bytes()
+            .chunks(2)
+            .fold(0, |all, part| all ^ u16::from_ne_bytes([part[0], part[1]]))
+    });
     hash.map_err(|error| {
         if !error.is_instance_of::<PyTypeError>(callable.py()) {
             return error;
@@ -171,17 +232,15 @@ pub fn is_awaitable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     python::call(inspect(value.py(), &CELL, "isawaitable")?, [value])?.is_truthy()
 }
 
+/// How to call what is no Python function.
 fn kind(callable: &Bound<'_, PyAny>) -> PyResult<Kind> {
-    let py = callable.py();
-    if is_coroutine_function(callable)? {
-        return Ok(Kind::Async);
-    }
-    if is_plain_function(callable)? {
-        return Ok(Kind::Sync);
-    }
     let inner = unwrap_partial(callable.clone())?;
-    let call = inner.get_type().getattr(intern!(py, "__call__"));
-    let is_async = is_coroutine_function(&inner)? || is_coroutine_function(&call?)?;
+    let call = inner
+        .get_type()
+        .getattr(intern!(callable.py(), "__call__"))?;
+    let is_async = is_coroutine_function(callable)?
+        || is_coroutine_function(&inner)?
+        || is_coroutine_function(&call)?;
     Ok(if is_async { Kind::Async } else { Kind::Sync })
 }
 
@@ -195,60 +254,71 @@ fn unwrap_partial(mut callable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> 
     Ok(callable)
 }
 
-/// Whether it is a Python function or a bound method of one.
-fn is_plain_function(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
-    Ok(plain_function(callable)?.is_some())
+/// A Python function, or a bound method of one: what its code says need not be asked of
+/// `inspect`, which takes longer than all the rest.
+struct Plain<'py> {
+    function: Bound<'py, PyAny>,
+    code: Bound<'py, PyAny>,
+    flags: u32,
+    /// The number of arguments that are bound already.
+    bound: u32,
 }
 
-/// A Python function, with the number of arguments that are bound already.
-fn plain_function<'py>(callable: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, u32)>> {
-    static FUNCTION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let (py, found) = (callable.py(), callable.get_type());
-    if found.is(FUNCTION.import(py, "types", "FunctionType")?) {
-        return Ok(Some((callable.clone(), 0)));
+impl<'py> Plain<'py> {
+    fn of(callable: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+        static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, mut function, mut bound) = (callable.py(), callable.clone(), 0);
+        let method = METHOD.import(py, "types", "MethodType")?;
+        while function.get_type().is(method) {
+            function = function.getattr(intern!(py, "__func__"))?;
+            bound += 1;
+        }
+        if !python::is_function(&function) {
+            return Ok(None);
+        }
+        let code = function.getattr(intern!(py, "__code__"))?;
+        let flags = code.getattr(intern!(py, "co_flags"))?.extract()?;
+        Ok(Some(Self {
+            function,
+            code,
+            flags,
+            bound,
+        }))
     }
-    if found.is(METHOD.import(py, "types", "MethodType")?) {
-        let inner = callable.getattr(intern!(py, "__func__"))?;
-        return Ok(plain_function(&inner)?.map(|(function, bound)| (function, bound + 1)));
-    }
-    Ok(None)
-}
 
-fn check_arity(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<()> {
-    let count = if on_topic { 2 } else { 1 };
-    let fits = match plain_function(callable)? {
-        Some((function, bound)) => function_takes(&function, bound + count)?,
-        None => None,
-    };
-    if fits.map_or_else(|| signature_takes(callable, count), Ok)? {
-        return Ok(());
+    /// Whether it can be called with `count` positional arguments; `None` where only its
+    /// signature can tell.
+    fn takes(&self, count: u32) -> PyResult<Option<bool>> {
+        let (py, count) = (self.code.py(), self.bound + count);
+        let number = |name| self.code.getattr(name)?.extract::<u32>();
+        if number(intern!(py, "co_kwonlyargcount"))? > 0 {
+            return Ok(None);
+        }
+        let takes = number(intern!(py, "co_argcount"))?;
+        if takes <= count {
+            return Ok(Some(takes == count || self.flags & CO_VARARGS != 0));
+        }
+        let defaults = self.function.getattr(intern!(py, "__defaults__"))?;
+        let defaults = defaults.cast::<PyTuple>().map_or(0, PyTupleMethods::len);
+        Ok(Some(
+            takes as usize - defaults.min(takes as usize) <= count as usize,
+        ))
     }
-    let arguments = if on_topic {
-        "two arguments: topic, message"
-    } else {
-        "one argument: message"
-    };
-    let name = crate::report::describe(callable);
-    Err(PyTypeError::new_err(format!(
-        "handler must take {arguments}; {name} does not"
-    )))
-}
 
-/// Whether a Python function can be called with `count` positional arguments; `None` where only
-/// its signature can tell.
-fn function_takes(function: &Bound<'_, PyAny>, count: u32) -> PyResult<Option<bool>> {
-    let py = function.py();
-    let code = function.getattr(intern!(py, "__code__"))?;
-    let number = |name| code.getattr(name)?.extract::<u32>();
-    let takes = number(intern!(py, "co_argcount"))?;
-    if takes == count && number(intern!(py, "co_kwonlyargcount"))? == 0 {
-        return Ok(Some(true));
+    /// How to call it. A function that does not make a coroutine can be marked as if it did, by
+    /// an attribute.
+    fn kind(&self, callable: &Bound<'_, PyAny>) -> PyResult<Kind> {
+        let is_async = self.flags & CO_COROUTINE != 0
+            || (self.has_attributes()? && is_coroutine_function(callable)?);
+        Ok(if is_async { Kind::Async } else { Kind::Sync })
     }
-    if takes < count && number(intern!(py, "co_flags"))? & CO_VARARGS == 0 {
-        return Ok(Some(false));
+
+    fn has_attributes(&self) -> PyResult<bool> {
+        let attributes = self
+            .function
+            .getattr(intern!(self.function.py(), "__dict__"))?;
+        Ok(!attributes.cast::<PyDict>()?.is_empty())
     }
-    Ok(None)
 }
 
 /// Whether a callable's signature allows `count` positional arguments; yes if it has none.

@@ -26,18 +26,18 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return Parked::Waiting;
         }
         trash.envelopes.extend(mailbox.pop_front());
-        Parked::Dropped(subscription.share.count_dropped())
+        Parked::Dropped(subscription.share().count_dropped())
     }
 
     /// Enters that a call of a handler goes on. Beyond what the subscription allows, its messages
     /// wait.
     pub fn enter(&mut self, subscription: &Subscription<H>) {
-        subscription.enter();
+        subscription.enter(self.limit);
     }
 
     /// Enters that a call of a handler is over.
     pub fn leave(&mut self, subscription: &Subscription<H>) {
-        subscription.leave();
+        subscription.leave(self.limit);
     }
 
     /// The next message that waits for a handler whose call is over. Without one, the call is
@@ -52,8 +52,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return (Some(envelope), None);
         }
         self.mailboxes.remove(&subscription.serial);
-        subscription.leave();
-        (None, subscription.share.end_burst())
+        subscription.leave(self.limit);
+        (None, subscription.share().end_burst())
     }
 
     /// Enters that a handler's awaitable is done, so that its deliverer goes on with what waits.

@@ -36,7 +36,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 let call = (subscription.clone(), fanout.envelope.clone());
                 fanout.advance();
                 left -= 1;
-                if call.0.overlaps {
+                if call.0.overlaps() {
                     if self.enqueue_overlapping(lane, call, losses, trash) {
                         ready(Ready::Overlapping);
                     }
@@ -59,9 +59,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<SessionKey> {
-        let session = call.0.session;
+        let session = call.0.owner.key;
         let owner = self.registry.session(session)?;
-        self.waiting += append(&mut owner.queue, call, self.limit, losses, trash);
+        self.waiting += append(owner.queue(), call, self.limit, losses, trash);
         (!std::mem::replace(&mut owner.scheduled, true)).then_some(session)
     }
 
@@ -91,7 +91,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     ) -> Option<NextCall<H, M>> {
         loop {
             let owner = self.registry.session(session)?;
-            let Some(call) = owner.queue.pop(&Own, &mut trash.calls) else {
+            let Some(call) = owner.queue().pop(&Own, &mut trash.calls) else {
                 owner.scheduled = false;
                 self.registry.release_session(session);
                 return None;
@@ -143,7 +143,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         call: Call<H, M>,
         more: impl FnOnce() -> bool,
     ) -> NextCall<H, M> {
-        let burst = call.0.share.caught_up();
+        let burst = call.0.share().caught_up();
         let hired = self.call_out(lane, more);
         NextCall { call, burst, hired }
     }
@@ -161,7 +161,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let Some(owner) = self.registry.session(session) else {
             return false;
         };
-        owner.scheduled = !owner.queue.is_empty();
+        owner.scheduled = !owner.is_idle();
         let more = owner.scheduled;
         self.registry.release_session(session);
         more
@@ -179,25 +179,25 @@ impl<H, M, D: Clone> Router<H, M, D> {
             .mailboxes
             .remove(&subscription.serial)
             .unwrap_or_default();
-        subscription.leave();
+        subscription.leave(self.limit);
         let (state, owner) = (
             self.lanes.get_mut(lane as usize)?,
-            self.registry.session(subscription.session)?,
+            self.registry.session(subscription.owner.key)?,
         );
-        let overlaps = subscription.overlaps;
+        let overlaps = subscription.overlaps();
         let queue = if overlaps {
             &mut state.overlapping
         } else {
-            &mut owner.queue
+            owner.queue()
         };
         let count = mailbox.len();
         for envelope in mailbox.into_iter().rev() {
-            queue.unpop(subscription.clone(), envelope, &subscription.share);
+            queue.unpop(subscription.clone(), envelope, subscription.share());
         }
         if overlaps {
             (0..count).for_each(|_| ready(Ready::Overlapping));
         } else if !queue.is_empty() && !std::mem::replace(&mut owner.scheduled, true) {
-            ready(Ready::Session(subscription.session));
+            ready(Ready::Session(subscription.owner.key));
         } else {
             return None;
         }
@@ -250,8 +250,8 @@ fn append<H, M, D>(
     trash: &mut Trash<H, M, D>,
 ) -> usize {
     let before = queue.len();
-    if queue.push(subscription.clone(), envelope, &subscription.share, limit) {
-        let count = subscription.share.count_dropped();
+    if queue.push(subscription.clone(), envelope, subscription.share(), limit) {
+        let count = subscription.share().count_dropped();
         losses.push(Loss::Dropped(subscription, count));
         queue.compact(&Own, &mut trash.calls);
     }
