@@ -29,6 +29,8 @@ type VectorcallDict = unsafe extern "C-unwind" fn(
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
 
+type RestoreThread = unsafe extern "C-unwind" fn(state: *mut ffi::PyThreadState);
+
 type IterSend = unsafe extern "C-unwind" fn(
     iterator: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
@@ -46,6 +48,7 @@ unsafe extern "C-unwind" {
         nargsf: usize,
         keywords: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject;
+    fn PyEval_RestoreThread(state: *mut ffi::PyThreadState);
     fn PyIter_Send(
         iterator: *mut ffi::PyObject,
         value: *mut ffi::PyObject,
@@ -63,6 +66,17 @@ pub fn in_drop(code: impl FnOnce(Python<'_>)) {
             error.restore(py);
         }
     });
+}
+
+/// Runs code that may wait for other threads, which get the interpreter meanwhile. The code must
+/// not use Python, nor anything that holds a Python object.
+pub fn detached(_py: Python<'_>, code: impl FnOnce() + Send) {
+    let restore = black_box(PyEval_RestoreThread as RestoreThread);
+    // SAFETY: attached; the state is given back below, on the same thread.
+    let state = unsafe { ffi::PyEval_SaveThread() };
+    code();
+    // SAFETY: as above.
+    guarded(|| unsafe { restore(state) });
 }
 
 /// What sending into an iterator came to.

@@ -19,8 +19,9 @@ use super::call::Outcome;
 use super::duty::Duty;
 use super::event_loop::LoopLane;
 use super::handler::is_quit;
+use super::pace::Pace;
 use super::serving::Serving;
-use super::walk::{Slice, Stop, Walk};
+use super::walk::{SLICE, Stop, Walk};
 use super::watch::{Interest, Watch};
 use crate::python;
 use crate::report;
@@ -178,7 +179,12 @@ impl Drain {
             self.set(Phase::Dispatching(duty));
             return Ok(Some(py.None()));
         }
-        if duty.slice.lock().get_or_insert_with(Slice::new).is_spent() {
+        if duty
+            .pace
+            .lock()
+            .get_or_insert_with(Pace::new)
+            .has_lasted(SLICE)
+        {
             return Ok(Some(self.rest(py, duty)));
         }
         duty.walking.store(true, Ordering::Release);
@@ -260,7 +266,7 @@ impl Drain {
             Some(Watch::new(self.lane.event_loop(py), &self.interest)?)
         };
         let is_owned = || watch.as_ref().is_none_or(Watch::is_owned);
-        let (mut owned, mut slice) = (watch.is_none(), None);
+        let (mut owned, mut pace) = (watch.is_none(), None);
         let mut outcome = serving.step(py, thrown);
         loop {
             let mut result = Ok(None);
@@ -281,7 +287,8 @@ impl Drain {
                 }
             }
             owned = owned || is_owned();
-            if owned || result.is_err() || slice.get_or_insert_with(Slice::new).is_over() {
+            let pace = pace.get_or_insert_with(Pace::new);
+            if owned || result.is_err() || (pace.count() && pace.elapsed() >= SLICE) {
                 return serving.pass_on(py).and(result);
             }
             if !serving.advance(py)? {

@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use super::event_loop::LoopLane;
-use super::walk::Slice;
+use super::pace::Pace;
+use super::walk::SLICE;
 use super::{Fanout, Router, Trash};
 use crate::hub::PubSubHub;
 use crate::python;
@@ -26,8 +27,8 @@ pub struct Duty {
     pub lane: Arc<LoopLane>,
     /// The message that the drain tasks are in the middle of.
     pub current: Mutex<Option<Fanout>>,
-    /// The time that the drain tasks have spent in this turn of the loop, together.
-    pub slice: Mutex<Option<Slice>>,
+    /// The drain tasks' turn of the loop, which they share.
+    pub pace: Mutex<Option<Pace>>,
     /// A drain task is inside a handler. Another one only gets to run meanwhile where a handler
     /// runs the loop itself, as `nest_asyncio` allows.
     pub walking: AtomicBool,
@@ -44,7 +45,7 @@ impl Duty {
             hub,
             lane,
             current: Mutex::new(None),
-            slice: Mutex::new(None),
+            pace: Mutex::new(None),
             walking: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             done: AtomicBool::new(false),
@@ -59,7 +60,7 @@ impl Duty {
 
     /// Begins a turn.
     pub fn begin_turn(&self) {
-        *self.slice.lock() = Some(Slice::new());
+        *self.pace.lock() = Some(Pace::new());
         self.resting.store(false, Ordering::Release);
     }
 
@@ -69,7 +70,7 @@ impl Duty {
         let spares = self.spares.load(Ordering::Relaxed);
         self.spares
             .store((spares * 2).min(SPARES), Ordering::Relaxed);
-        let room = self.slice.lock().map_or(SPARES, |slice| slice.room());
+        let room = self.pace.lock().map_or(SPARES, |pace| pace.room(SLICE));
         spares.min(left).min(room).max(1)
     }
 

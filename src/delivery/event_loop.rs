@@ -1,7 +1,6 @@
 //! Delivery on an event loop: how sending threads wake it, and what it starts when woken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -13,6 +12,7 @@ use pyo3::types::PyDict;
 
 use super::drain::{self, Phase};
 use super::duty::Duty;
+use super::nudge::Nudge;
 use crate::core::LaneKey;
 use crate::hub::PubSubHub;
 use crate::name::must_be;
@@ -179,51 +179,5 @@ impl Starter {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let phase = self.phase.lock().take();
         phase.map_or(Ok(()), |phase| drain::spawn(py, &self.lane, phase))
-    }
-}
-
-/// Wakes a loop after other threads touched what it serves: Flet's `page.update()` puts into an
-/// `asyncio.Queue` from a worker, which the loop does not notice by itself. One wake-up is under
-/// way at a time: what happens before the loop comes round is covered by it.
-pub struct Nudge {
-    event_loop: Py<PyAny>,
-    nudged: Py<Nudged>,
-}
-
-impl Nudge {
-    /// A way to wake `event_loop`.
-    pub fn new(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let nudged = Py::new(event_loop.py(), Nudged(AtomicBool::new(false)))?;
-        Ok(Self {
-            event_loop: event_loop.clone().unbind(),
-            nudged,
-        })
-    }
-
-    /// Wakes the loop, unless a wake-up is under way.
-    pub fn nudge(&self, py: Python<'_>) {
-        if self.nudged.get().0.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let schedule = intern!(py, "call_soon_threadsafe");
-        // A loop that is closed has nobody left to wake.
-        let nudged = self.nudged.bind(py).as_any();
-        let _ = python::call_method(self.event_loop.bind(py), schedule, [nudged], None);
-    }
-
-    /// Shows the garbage collector what it holds.
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.event_loop)
-    }
-}
-
-/// What the loop runs when it was nudged.
-#[pyclass(frozen, module = "pagebus._core")]
-struct Nudged(AtomicBool);
-
-#[pymethods]
-impl Nudged {
-    fn __call__(&self) {
-        self.0.store(false, Ordering::Release);
     }
 }

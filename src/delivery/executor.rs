@@ -7,7 +7,7 @@
 //! every job is inside a handler.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use once_cell::sync::Lazy;
@@ -19,7 +19,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::context::Contexts;
-use super::event_loop::Nudge;
+use super::nudge::Nudge;
+use super::pace::Pace;
 use super::{Envelope, Router, Subscription, Trash, call, finish};
 use crate::core::SessionKey;
 use crate::core::router::{self, NextCall, Ready};
@@ -188,152 +189,215 @@ fn lose_worker(hub: &Bound<'_, PubSubHub>) -> bool {
     left.is_some()
 }
 
-fn run(hub: &Bound<'_, PubSubHub>) {
-    let Some(lane) = hub.get().executor() else {
-        return;
-    };
-    let mut started = Instant::now();
-    loop {
-        match take_ready(hub, lane) {
-            Some(ready) => serve(hub, lane, &ready),
-            None if dismissed(hub, lane) => return,
-            None => {}
-        }
-        if started.elapsed() > JOB_TURN {
-            if hands_over(hub, lane) {
-                return;
-            }
-            started = Instant::now();
-        }
-    }
-}
-
-/// Gives the job's place as a worker to a job at the end of the executor's queue, if there is
-/// work for it. An executor that is shutting down takes none: then this job goes on until
-/// everything is delivered.
-fn hands_over(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> bool {
-    let work = |router: &mut Router, _: &mut Trash| router.has_log(SYNC) || lane.has_ready();
-    hub.get().change(hub.py(), work)
-        && lane.check_open(hub.py()).is_ok()
-        && lane.submit(hub).is_ok()
-}
-
-fn dismissed(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> bool {
-    hub.get().change(hub.py(), |router, _| {
-        router.dismiss(SYNC, || !lane.has_ready())
-    })
-}
-
 // ---- the work -------------------------------------------------------------------------------
 
-/// Dispatches what was sent, then lets `next` find something to do.
-fn after_dispatch<T>(
-    hub: &Bound<'_, PubSubHub>,
-    lane: &ExecutorLane,
-    next: impl FnOnce(&mut Router, &mut Trash, &mut Vec<Loss>) -> T,
-) -> T {
-    let (mut losses, mut hired) = (Vec::new(), false);
-    let result = hub.get().change(hub.py(), |router, trash| {
-        if router.has_log(SYNC) {
-            router.dispatch(SYNC, DISPATCH, |r| lane.ready(r), &mut losses, trash);
-        }
-        let result = next(router, trash, &mut losses);
-        if !losses.is_empty() {
-            // Reporting can take long, as a call can.
-            hired = router.call_out(SYNC, || lane.has_ready());
-        }
-        result
-    });
-    if losses.is_empty() {
-        return result;
-    }
-    if hired {
-        start_worker(hub, lane);
-    }
-    for loss in &losses {
-        match loss {
-            Loss::Dropped(subscription, count) => report::loss(hub, subscription, *count),
-            Loss::CaughtUp(envelope, burst) => report::topic_recovered(hub, envelope, Some(*burst)),
-        }
-    }
-    hub.get()
-        .change(hub.py(), |router, _| router.returned(SYNC));
-    result
+/// A job at work.
+struct Worker<'a, 'py> {
+    hub: &'a Bound<'py, PubSubHub>,
+    lane: &'a ExecutorLane,
+    contexts: Contexts<'py>,
+    pace: Pace,
+    /// A call was handed out to it, and is not yet entered as over.
+    calling: bool,
 }
 
-fn take_ready(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) -> Option<Ready> {
-    after_dispatch(hub, lane, |_, _, _| lane.ready.1.try_recv().ok())
+fn run(hub: &Bound<'_, PubSubHub>) {
+    if let Some(lane) = hub.get().executor() {
+        let worker = Worker {
+            hub,
+            lane,
+            contexts: Contexts::new(hub.py()),
+            pace: Pace::new(),
+            calling: false,
+        };
+        worker.work();
+    }
 }
 
-fn serve(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, ready: &Ready) {
-    match *ready {
-        Ready::Session(session) => serve_session(hub, lane, session),
-        Ready::Overlapping => {
-            if let Some(next) = next_call(hub, lane, ready) {
-                make(hub, lane, &next);
+impl Worker<'_, '_> {
+    fn work(mut self) {
+        loop {
+            match self.take_ready() {
+                Some(ready) => self.serve(&ready),
+                None if self.is_dismissed() => return,
+                None => {}
+            }
+            if self.pace.elapsed() > JOB_TURN {
+                if self.hands_over() {
+                    return;
+                }
+                self.pace = Pace::new();
             }
         }
     }
-}
 
-fn serve_session(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, session: SessionKey) {
-    let started = Instant::now();
-    for _ in 0..BATCH {
-        let Some(next) = next_call(hub, lane, &Ready::Session(session)) else {
+    /// Changes the router, and enters before that that the last call is over, if there was one.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Router, &mut Trash) -> T) -> T {
+        let is_over = std::mem::take(&mut self.calling);
+        self.hub.get().change(self.hub.py(), |router, trash| {
+            if is_over {
+                router.returned(SYNC);
+            }
+            change(router, trash)
+        })
+    }
+
+    /// Gives the job's place as a worker to a job at the end of the executor's queue, if there is
+    /// work for it. An executor that is shutting down takes none: then this job goes on until
+    /// everything is delivered.
+    fn hands_over(&mut self) -> bool {
+        let lane = self.lane;
+        self.change(|router, _| router.has_log(SYNC) || lane.has_ready())
+            && lane.check_open(self.hub.py()).is_ok()
+            && lane.submit(self.hub).is_ok()
+    }
+
+    fn is_dismissed(&mut self) -> bool {
+        let lane = self.lane;
+        self.change(|router, _| router.dismiss(SYNC, || !lane.has_ready()))
+    }
+
+    /// Dispatches what was sent, then lets `next` find something to do.
+    fn after_dispatch<T>(
+        &mut self,
+        next: impl FnOnce(&mut Router, &mut Trash, &mut Vec<Loss>) -> T,
+    ) -> T {
+        let (lane, mut losses, mut hired) = (self.lane, Vec::new(), false);
+        let result = self.change(|router, trash| {
+            if router.has_log(SYNC) {
+                router.dispatch(SYNC, DISPATCH, |r| lane.ready(r), &mut losses, trash);
+            }
+            let result = next(router, trash, &mut losses);
+            if !losses.is_empty() {
+                // Reporting can take long, as a call can.
+                hired = router.call_out(SYNC, || lane.has_ready());
+            }
+            result
+        });
+        if !losses.is_empty() {
+            self.report(&losses, hired);
+        }
+        result
+    }
+
+    #[cold]
+    fn report(&mut self, losses: &[Loss], hired: bool) {
+        self.contexts.leave();
+        if hired {
+            start_worker(self.hub, self.lane);
+        }
+        for loss in losses {
+            match loss {
+                Loss::Dropped(subscription, count) => {
+                    report::loss(self.hub, subscription, *count);
+                }
+                Loss::CaughtUp(envelope, burst) => {
+                    report::topic_recovered(self.hub, envelope, Some(*burst));
+                }
+            }
+        }
+        self.change(|router, _| router.returned(SYNC));
+    }
+
+    fn take_ready(&mut self) -> Option<Ready> {
+        let lane = self.lane;
+        self.after_dispatch(|_, _, _| lane.ready.1.try_recv().ok())
+    }
+
+    fn serve(&mut self, ready: &Ready) {
+        match *ready {
+            Ready::Session(session) => self.serve_session(session),
+            Ready::Overlapping => {
+                if let Some(next) = self.next_call(ready) {
+                    self.make(&next);
+                }
+            }
+        }
+    }
+
+    fn serve_session(&mut self, session: SessionKey) {
+        let began = self.pace.elapsed();
+        for _ in 0..BATCH {
+            let Some(next) = self.next_call(&Ready::Session(session)) else {
+                return;
+            };
+            self.make(&next);
+            if self.pace.elapsed().saturating_sub(began) > SESSION_TURN {
+                break;
+            }
+        }
+        let lane = self.lane;
+        self.change(|router, _| {
+            if router.put_back(session) {
+                lane.ready(Ready::Session(session));
+            }
+        });
+    }
+
+    fn next_call(&mut self, ready: &Ready) -> Option<Next> {
+        let lane = self.lane;
+        let more = || lane.has_ready();
+        let next = self.after_dispatch(|router, trash, losses| match *ready {
+            Ready::Session(session) => router.next_call(SYNC, session, more, losses, trash),
+            Ready::Overlapping => router.next_overlapping(SYNC, more, losses, trash),
+        })?;
+        self.calling = true;
+        if next.hired {
+            start_worker(self.hub, lane);
+        }
+        if next.burst.is_some() {
+            self.contexts.leave();
+            report::recovered(self.hub, &next.call.0, next.burst);
+        }
+        Some(next)
+    }
+
+    fn make(&mut self, next: &Next) {
+        let (subscription, envelope) = &next.call;
+        self.call(subscription, envelope);
+        if let Some(nudge) = &self.lane.nudge {
+            nudge.nudge(self.hub.py());
+        }
+        if self.pace.count() {
+            self.give_way();
+        }
+    }
+
+    /// Lets the event loop come round, if it waits for that.
+    fn give_way(&mut self) {
+        let py = self.hub.py();
+        if let Some(nudge) = &self.lane.nudge
+            && nudge.is_overdue(py)
+        {
+            self.contexts.leave();
+            self.change(|_, _| ());
+            nudge.give_way(py);
+        }
+    }
+
+    fn call(&mut self, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
+        let (hub, py) = (self.hub, self.hub.py());
+        let result = call::call(&mut self.contexts, py, subscription, envelope);
+        if let Ok(Some(value)) = &result
+            && value.is_none()
+        {
+            hub.get().counters.add_delivered(1);
             return;
-        };
-        make(hub, lane, &next);
-        if started.elapsed() > SESSION_TURN {
-            break;
         }
-    }
-    hub.get().change(hub.py(), |router, _| {
-        if router.put_back(session) {
-            lane.ready(Ready::Session(session));
+        self.contexts.leave();
+        match result {
+            // A hook may have run since the call was handed out, and ended the subscription.
+            Ok(None) => return,
+            Ok(Some(value)) => {
+                finish::on_loop(hub, subscription, envelope, &value);
+            }
+            Err(error) => report::failure(hub, subscription, envelope, error),
         }
-    });
-}
-
-fn next_call(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, ready: &Ready) -> Option<Next> {
-    let more = || lane.has_ready();
-    let next = after_dispatch(hub, lane, |router, trash, losses| match *ready {
-        Ready::Session(session) => router.next_call(SYNC, session, more, losses, trash),
-        Ready::Overlapping => router.next_overlapping(SYNC, more, losses, trash),
-    })?;
-    if next.hired {
-        start_worker(hub, lane);
+        hub.get().counters.add_delivered(1);
     }
-    report::recovered(hub, &next.call.0, next.burst);
-    Some(next)
 }
 
 /// Starts a worker that was entered; without it, the others do the work, later.
 fn start_worker(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) {
     let _ = lane.wake(hub);
-}
-
-fn make(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane, next: &Next) {
-    let (subscription, envelope) = &next.call;
-    call(hub, subscription, envelope);
-    hub.get()
-        .change(hub.py(), |router, _| router.returned(SYNC));
-    if let Some(nudge) = &lane.nudge {
-        nudge.nudge(hub.py());
-    }
-}
-
-fn call(hub: &Bound<'_, PubSubHub>, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
-    let mut contexts = Contexts::new(hub.py());
-    let result = call::call(&mut contexts, hub.py(), subscription, envelope);
-    contexts.leave();
-    match result {
-        // A hook may have run since the call was handed out, and ended the subscription.
-        Ok(None) => return,
-        Ok(Some(value)) if value.is_none() => {}
-        Ok(Some(value)) => {
-            finish::on_loop(hub, subscription, envelope, &value);
-        }
-        Err(error) => report::failure(hub, subscription, envelope, error),
-    }
-    hub.get().counters.add_delivered(1);
 }

@@ -9,6 +9,8 @@ pub mod executor;
 pub mod finish;
 pub mod handler;
 pub mod inline;
+pub mod nudge;
+pub mod pace;
 pub mod serving;
 pub mod walk;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! A drain task's walk over the handlers that get one message.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
@@ -8,16 +8,14 @@ use super::call::{self, Outcome};
 use super::context::Contexts;
 use super::duty::Duty;
 use super::handler::is_quit;
+use super::pace::Pace;
 use super::serving::Serving;
 use super::watch::Watch;
 use super::{Fanout, waits};
 use crate::report;
 
 /// How long a drain task keeps the loop before other callbacks get their turn.
-const SLICE: Duration = Duration::from_millis(1);
-/// Deliveries between two looks at the clock, at the most: a look costs as much as a short
-/// delivery, and handlers that turn out to be slow are noticed within this many.
-const STRIDE: u32 = 16;
+pub const SLICE: Duration = Duration::from_millis(1);
 
 /// Why a walk stops before the log is empty.
 pub enum Stop {
@@ -36,7 +34,7 @@ pub struct Walk<'a, 'py> {
     duty: &'a Duty,
     watch: Watch<'a, 'py>,
     contexts: Contexts<'py>,
-    slice: Slice,
+    pace: Pace,
     delivered: u64,
 }
 
@@ -47,7 +45,7 @@ impl<'a, 'py> Walk<'a, 'py> {
             duty,
             watch,
             contexts: Contexts::new(py),
-            slice: duty.slice.lock().unwrap_or_else(Slice::new),
+            pace: duty.pace.lock().unwrap_or_else(Pace::new),
             delivered: 0,
         }
     }
@@ -64,10 +62,10 @@ impl<'a, 'py> Walk<'a, 'py> {
             let stop = self.deliver(py, fanout);
             fanout.advance();
             if stop.is_some() {
-                self.slice.count();
+                self.pace.count();
                 return stop;
             }
-            if self.slice.is_over() {
+            if self.pace.count() && self.pace.elapsed() >= SLICE {
                 return Some(Stop::Turn);
             }
         }
@@ -105,67 +103,7 @@ impl<'a, 'py> Walk<'a, 'py> {
 
 impl Drop for Walk<'_, '_> {
     fn drop(&mut self) {
-        *self.duty.slice.lock() = Some(self.slice);
+        *self.duty.pace.lock() = Some(self.pace);
         self.duty.hub.get().counters.add_delivered(self.delivered);
     }
-}
-
-/// A turn's time. Looks at the clock the more often the slower the handlers are.
-#[derive(Clone, Copy)]
-pub struct Slice {
-    started: Instant,
-    calls: u32,
-    stride: u32,
-    unchecked: u32,
-}
-
-impl Slice {
-    /// A turn that begins now.
-    pub fn new() -> Self {
-        Self {
-            started: Instant::now(),
-            calls: 0,
-            stride: 1,
-            unchecked: 1,
-        }
-    }
-
-    /// Whether the turn's time is up.
-    pub fn is_spent(&self) -> bool {
-        self.started.elapsed() >= SLICE
-    }
-
-    /// Counts a delivery; tells whether it was the turn's last.
-    #[inline]
-    pub fn is_over(&mut self) -> bool {
-        self.count();
-        self.unchecked == 0 && self.look()
-    }
-
-    /// Counts a delivery.
-    #[inline]
-    fn count(&mut self) {
-        self.calls += 1;
-        self.unchecked = self.unchecked.saturating_sub(1);
-    }
-
-    /// For how many more deliveries there is time, if they are like those before.
-    pub fn room(&self) -> usize {
-        room(self.started.elapsed(), self.calls)
-    }
-
-    fn look(&mut self) -> bool {
-        let elapsed = self.started.elapsed();
-        let stride = (self.stride * 2).min(STRIDE);
-        let left = u32::try_from(room(elapsed, self.calls)).unwrap_or(stride);
-        self.stride = left.clamp(1, stride);
-        self.unchecked = self.stride;
-        elapsed >= SLICE
-    }
-}
-
-fn room(elapsed: Duration, calls: u32) -> usize {
-    let each = (elapsed / calls.max(1)).as_nanos().max(1);
-    let left = SLICE.saturating_sub(elapsed).as_nanos() / each;
-    usize::try_from(left).unwrap_or(usize::MAX)
 }

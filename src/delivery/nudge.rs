@@ -1,0 +1,207 @@
+//! Waking an event loop after other threads touched what it serves, and letting it come round.
+//!
+//! Flet's `page.update()` puts into an `asyncio.Queue` from a worker, which the loop does not
+//! notice by itself: it must be woken. And it must get to run: it gives the interpreter away with
+//! every write to a socket, and a worker that takes it keeps it for a switch interval, so that the
+//! loop would write once in that time until all the workers are done. Workers therefore *give way*
+//! between two calls: they wait, detached, until the loop has been through its ready callbacks.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::event_loop::running;
+use crate::lock::lock;
+use crate::python;
+
+/// Workers give way after their first call, so that the first message is on its way at once; then
+/// after a turn that doubles from the shortest to the longest. To hand the interpreter over and
+/// back costs about as much as a short handler.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// Less than the interpreter's switch interval.
+const LONGEST: Duration = Duration::from_millis(4);
+/// Work that begins after a pause of this length begins with the shortest turn.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long workers wait for a loop that does not come round: it is busy, or blocked, perhaps by
+/// waiting for a handler. From then on they wait less and less often, until it does.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// A way to wake a loop. One wake-up is under way at a time: what happens before the loop comes
+/// round is covered by it.
+pub struct Nudge(Py<Nudged>);
+
+impl Nudge {
+    /// A way to wake `event_loop`.
+    pub fn new(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let nudged = Nudged {
+            event_loop: event_loop.clone().unbind(),
+            threads_take_turns: threads_take_turns(event_loop.py())?,
+            under_way: AtomicBool::new(false),
+            round: Mutex::default(),
+            came_round: Condvar::new(),
+        };
+        Py::new(event_loop.py(), nudged).map(Self)
+    }
+
+    /// Wakes the loop, unless a wake-up is under way.
+    #[inline]
+    pub fn nudge(&self, py: Python<'_>) {
+        if !self.0.get().under_way.swap(true, Ordering::AcqRel) {
+            self.wake(py);
+        }
+    }
+
+    fn wake(&self, py: Python<'_>) {
+        let nudged = self.0.get();
+        lock(py, &nudged.round).begin();
+        let (event_loop, schedule) = (
+            nudged.event_loop.bind(py),
+            intern!(py, "call_soon_threadsafe"),
+        );
+        let callback = self.0.bind(py).as_any();
+        if python::call_method(event_loop, schedule, [callback], None).is_err() {
+            // A loop that is closed has nobody left to wake, now or later.
+            lock(py, &nudged.round).since = None;
+        }
+    }
+
+    /// Whether a worker's turn is over.
+    pub fn is_overdue(&self, py: Python<'_>) -> bool {
+        let nudged = self.0.get();
+        nudged.threads_take_turns
+            && nudged.under_way.load(Ordering::Acquire)
+            && lock(py, &nudged.round).is_overdue()
+    }
+
+    /// Lets the loop come round.
+    pub fn give_way(&self, py: Python<'_>) {
+        let nudged = self.0.get();
+        let here = running(py);
+        // Some executors run their jobs on the loop's own thread.
+        if !here.is_ok_and(|here| here.is_some_and(|here| here.is(&nudged.event_loop))) {
+            python::detached(py, || nudged.wait());
+        }
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+}
+
+/// Whether only one thread at a time runs Python code. Where they all do, nobody has to give way.
+fn threads_take_turns(py: Python<'_>) -> PyResult<bool> {
+    match py.import("sys")?.getattr("_is_gil_enabled") {
+        Ok(is_enabled) => is_enabled.call0()?.is_truthy(),
+        Err(_) => Ok(true),
+    }
+}
+
+/// One time of coming round.
+#[derive(Default)]
+struct Round {
+    /// When the wake-up was asked for that is under way.
+    since: Option<Instant>,
+    /// Workers wait for it.
+    awaited: bool,
+    /// The loop has been here, and comes back when it has been through what was ready then.
+    returns: bool,
+    /// How long workers go on before they give way.
+    turn: Duration,
+    /// When the loop last came round.
+    last: Option<Instant>,
+}
+
+impl Round {
+    /// Enters a wake-up.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        if self.last.is_none_or(|last| now - last > PAUSE) {
+            self.turn = Duration::ZERO;
+        }
+        self.since = Some(now);
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= self.turn)
+    }
+
+    /// Enters that the loop does not come: workers go on, for longer each time.
+    fn lose_patience(&mut self) {
+        self.turn = self.turn.saturating_mul(2).max(PATIENCE);
+        self.since = Some(Instant::now());
+    }
+
+    /// Enters that the loop has come round.
+    fn end(&mut self) {
+        let turn = if self.awaited {
+            self.turn.saturating_mul(2).clamp(SHORTEST, LONGEST)
+        } else {
+            self.turn
+        };
+        *self = Self {
+            turn,
+            last: Some(Instant::now()),
+            ..Self::default()
+        };
+    }
+}
+
+/// What the loop runs when it was nudged.
+#[pyclass(frozen, module = "pagebus._core")]
+struct Nudged {
+    event_loop: Py<PyAny>,
+    threads_take_turns: bool,
+    /// The loop was woken and has not come round.
+    under_way: AtomicBool,
+    round: Mutex<Round>,
+    came_round: Condvar,
+}
+
+impl Nudged {
+    /// Waits until the loop has come round; detached.
+    fn wait(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut round = self.round.lock();
+        while round.is_overdue() {
+            round.awaited = true;
+            if self.came_round.wait_until(&mut round, deadline).timed_out() {
+                round.lose_patience();
+                self.came_round.notify_all();
+            }
+        }
+    }
+
+    /// Enters that the loop is here; `false` if it has to come once more, because what workers
+    /// did after they had nudged it is behind this callback.
+    fn comes_round(&self, py: Python<'_>) -> bool {
+        let mut round = lock(py, &self.round);
+        if round.awaited && !std::mem::replace(&mut round.returns, true) {
+            return false;
+        }
+        round.end();
+        self.under_way.store(false, Ordering::Release);
+        self.came_round.notify_all();
+        true
+    }
+}
+
+#[pymethods]
+impl Nudged {
+    fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, own) = (slf.py(), slf.get());
+        if own.comes_round(py) {
+            return Ok(());
+        }
+        let call_soon = intern!(py, "call_soon");
+        python::call_method(own.event_loop.bind(py), call_soon, [slf.as_any()], None).map(drop)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)
+    }
+}
