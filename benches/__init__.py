@@ -1,0 +1,1 @@
+"""What pagebus costs, beside what a user would pick instead. Run it with ``make bench``."""
