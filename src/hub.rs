@@ -57,7 +57,7 @@ impl PubSubHub {
             let mut router = lock(py, &self.router);
             change(&mut router, &mut trash)
         };
-        drop(trash);
+        trash.empty();
         result
     }
 
@@ -109,15 +109,17 @@ impl PubSubHub {
 
     fn wake(slf: &Bound<'_, Self>, published: Published<Deliverer>) -> PyResult<()> {
         // The sender's own work comes last: the others start meanwhile.
-        let (own, others): (Vec<_>, Vec<_>) = published
-            .wake
-            .into_iter()
-            .partition(|d| matches!(d, Deliverer::Inline));
-        let mut result = Ok(());
-        for deliverer in others.into_iter().chain(own) {
-            result = result.and(deliverer.wake(slf));
+        let (mut result, mut own) = (Ok(()), None);
+        for deliverer in published.wake {
+            match deliverer {
+                Deliverer::Inline => own = Some(deliverer),
+                other => result = result.and(other.wake(slf)),
+            }
         }
-        result
+        match own {
+            None => result,
+            Some(own) => result.and(own.wake(slf)),
+        }
     }
 
     /// The topic of a subscription that has not ended.

@@ -10,8 +10,9 @@ use std::hint::black_box;
 use std::ptr;
 
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 const OFFSET: usize = ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
 
@@ -47,6 +48,12 @@ unsafe extern "C-unwind" {
         args: *const *mut ffi::PyObject,
         nargsf: usize,
         keywords: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+    fn PyObject_VectorcallMethod(
+        name: *mut ffi::PyObject,
+        args: *const *mut ffi::PyObject,
+        nargsf: usize,
+        names: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject;
     fn PyEval_RestoreThread(state: *mut ffi::PyThreadState);
     fn PyIter_Send(
@@ -171,14 +178,55 @@ pub fn call_with<'py, const N: usize>(
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
 }
 
-/// Calls a method with up to two arguments, and keyword arguments.
+/// One keyword argument: the tuple of its name, and its value.
+pub struct Keyword {
+    name: Py<PyTuple>,
+    value: Py<PyAny>,
+}
+
+impl Keyword {
+    /// `name=value`.
+    pub fn new(name: &Bound<'_, PyString>, value: Bound<'_, PyAny>) -> PyResult<Self> {
+        let name = PyTuple::new(name.py(), [name])?.unbind();
+        let value = value.unbind();
+        Ok(Self { name, value })
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.value)
+    }
+}
+
+/// Calls a method with up to two arguments, and a keyword argument.
 pub fn call_method<'py, const N: usize>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
     args: [&Bound<'py, PyAny>; N],
-    keywords: Option<&Bound<'py, PyDict>>,
+    keyword: Option<&Keyword>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    call_with(&object.getattr(name)?, args, keywords)
+    let [_, first, second] = slots(args);
+    let mut slots = [
+        ptr::null_mut(),
+        object.as_ptr(),
+        first,
+        second,
+        ptr::null_mut(),
+    ];
+    let mut names = ptr::null_mut();
+    if let Some(keyword) = keyword {
+        slots[N + 2] = keyword.value.as_ptr();
+        names = keyword.name.as_ptr();
+    }
+    let vectorcall_method = black_box(PyObject_VectorcallMethod as Vectorcall);
+    // SAFETY: attached; all objects are alive; there are the object, N arguments and one for each
+    // name, and a slot before them.
+    let result = guarded(|| unsafe {
+        let args = slots.as_ptr().add(1);
+        vectorcall_method(name.as_ptr(), args, (N + 1) | OFFSET, names)
+    });
+    // SAFETY: the result is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
 }
 
 /// Sends `None` into an iterator.

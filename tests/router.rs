@@ -202,7 +202,7 @@ fn apply(
                 router.publish(name.as_deref(), except.as_deref(), || message, &mut trash);
             let mut wake = published.wake;
             wake.sort_unstable();
-            assert_eq!(wake, woken, "exactly the sleeping lanes are woken");
+            assert_eq!(*wake, *woken, "exactly the sleeping lanes are woken");
         }
         Action::Deliver { lane } => {
             if !model.awake[lane as usize] {
@@ -385,7 +385,7 @@ fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_st
     router.add_lane(true, 2, |lane| lane);
     let (mut losses, mut trash, mut ready) = (Vec::new(), Trash::default(), Vec::new());
     router.subscribe(b"ann", None, 0, 1, false);
-    assert_eq!(router.publish(None, None, || 1, &mut trash).wake, [0]);
+    assert_eq!(router.publish(None, None, || 1, &mut trash).wake[..], [0]);
     dispatch_all(&mut router, &mut ready);
     assert!(
         router
@@ -396,5 +396,5 @@ fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_st
         !router.call_out(0, || false),
         "there is no work for another one yet"
     );
-    assert_eq!(router.publish(None, None, || 2, &mut trash).wake, [0]);
+    assert_eq!(router.publish(None, None, || 2, &mut trash).wake[..], [0]);
 }

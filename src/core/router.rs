@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::backlog::Backlog;
 use super::fanout::{Envelope, Fanout};
@@ -82,7 +83,7 @@ pub enum Loss<H, M> {
 /// What a send did.
 pub struct Published<D> {
     /// The deliverers that slept and must be woken, each exactly once.
-    pub wake: Vec<D>,
+    pub wake: SmallVec<[D; 2]>,
     /// Whether a message gave way to it, the first of a burst, because a lane does not keep up.
     pub burst: bool,
 }
@@ -345,7 +346,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     ) -> Published<D> {
         self.published += 1;
         let mut published = Published {
-            wake: Vec::new(),
+            wake: SmallVec::new(),
             burst: false,
         };
         let except = except.and_then(|id| self.registry.session_key(id));

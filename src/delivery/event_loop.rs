@@ -16,7 +16,7 @@ use super::nudge::Nudge;
 use crate::core::LaneKey;
 use crate::hub::PubSubHub;
 use crate::name::must_be;
-use crate::python;
+use crate::python::{self, Keyword};
 
 /// An event loop that delivers to async handlers.
 pub struct LoopLane {
@@ -26,7 +26,7 @@ pub struct LoopLane {
     pub given: bool,
     event_loop: Py<PyAny>,
     /// `context=` an empty context: what the hub itself schedules keeps nobody's variables alive.
-    in_context: Py<PyDict>,
+    in_context: Keyword,
     /// `loop=` the event loop, `name=` one for all tasks: to make a name for each costs time.
     on_loop: Py<PyDict>,
     nudge: Nudge,
@@ -37,9 +37,7 @@ impl LoopLane {
     pub fn new(event_loop: &Bound<'_, PyAny>, given: bool) -> PyResult<Self> {
         static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = event_loop.py();
-        let in_context = PyDict::new(py);
         let context = CONTEXT.import(py, "contextvars", "Context")?.call0()?;
-        in_context.set_item(intern!(py, "context"), context)?;
         let on_loop = PyDict::new(py);
         on_loop.set_item(intern!(py, "loop"), event_loop)?;
         on_loop.set_item(intern!(py, "name"), intern!(py, "pagebus"))?;
@@ -47,7 +45,7 @@ impl LoopLane {
             key: LaneKey::MAX,
             given,
             event_loop: event_loop.clone().unbind(),
-            in_context: in_context.unbind(),
+            in_context: Keyword::new(intern!(py, "context"), context)?,
             on_loop: on_loop.unbind(),
             nudge: Nudge::new(event_loop)?,
         })
@@ -118,10 +116,14 @@ impl LoopLane {
         } else {
             intern!(py, "call_soon_threadsafe")
         };
-        let in_context = Some(self.in_context.bind(py));
         let starter = Bound::new(py, starter)?;
         let event_loop = self.event_loop.bind(py);
-        python::call_method(event_loop, schedule, [starter.as_any()], in_context)?;
+        python::call_method(
+            event_loop,
+            schedule,
+            [starter.as_any()],
+            Some(&self.in_context),
+        )?;
         Ok(())
     }
 
@@ -132,7 +134,7 @@ impl LoopLane {
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        visit.call(&self.in_context)?;
+        self.in_context.traverse(visit)?;
         visit.call(&self.on_loop)?;
         self.nudge.traverse(visit)
     }
