@@ -53,12 +53,9 @@ fn audience(size: u64) -> Hub {
 /// Takes every message out of the log and adds up the handlers that get them.
 fn deliver(hub: &mut Hub, trash: &mut Trash) -> u64 {
     let mut sum = 0;
-    while let Some(mut fanout) = hub.next_fanout(LANE, trash) {
-        while fanout.seek() {
-            sum += fanout
-                .current()
-                .map_or(0, |subscription| subscription.handler);
-            fanout.advance();
+    while let Some(fanout) = hub.next_fanout(LANE, trash) {
+        while let Some(subscription) = fanout.take_next() {
+            sum += subscription.handler;
         }
     }
     sum
@@ -130,8 +127,8 @@ fn churn(criterion: &mut Criterion) {
 fn taken(hub: &mut Hub) -> Option<(Arc<Subscription>, Arc<Envelope<u64>>)> {
     let mut trash = Trash::default();
     hub.publish(None, None, || 0, &mut trash);
-    let mut fanout = hub.next_fanout(LANE, &mut trash)?;
-    let found = fanout.seek().then(|| fanout.current().cloned()).flatten()?;
+    let fanout = hub.next_fanout(LANE, &mut trash)?;
+    let found = fanout.take_next().cloned()?;
     Some((found, fanout.envelope.clone()))
 }
 

@@ -35,12 +35,7 @@ fn router() -> Tested {
 }
 
 fn walk(fanout: &mut Fanout<Handler, Message>) -> Vec<Arc<Subscription<Handler>>> {
-    let mut all = Vec::new();
-    while fanout.seek() {
-        all.extend(fanout.current().cloned());
-        fanout.advance();
-    }
-    all
+    std::iter::from_fn(|| fanout.take_next().cloned()).collect()
 }
 
 #[derive(Clone, Debug)]

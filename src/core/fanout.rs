@@ -1,5 +1,6 @@
 //! One message on its way to the subscribers that it was sent to.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::SessionKey;
@@ -23,8 +24,8 @@ pub struct Fanout<H, M> {
     /// The size of the burst of losses of the topic that ends with this message.
     pub burst: Option<u32>,
     snapshot: Snapshot<H>,
-    chunk: usize,
-    index: usize,
+    /// The chunk of the snapshot, and the place in it.
+    position: Cell<(usize, usize)>,
 }
 
 impl<H, M> Fanout<H, M> {
@@ -34,53 +35,50 @@ impl<H, M> Fanout<H, M> {
             envelope,
             burst,
             snapshot,
-            chunk: 0,
-            index: 0,
+            position: Cell::new((0, 0)),
         }
     }
 
-    /// Goes to the next subscriber that gets the message; `false` if there is none.
-    pub fn seek(&mut self) -> bool {
-        while let Some(chunk) = self.snapshot.get(self.chunk) {
-            match chunk.get(self.index) {
-                None => {
-                    self.chunk += 1;
-                    self.index = 0;
+    /// The next subscriber that gets the message; the walk steps over it.
+    #[inline]
+    pub fn take_next(&self) -> Option<&Arc<Subscription<H>>> {
+        let subscription = self.find_next()?;
+        let (chunk, index) = self.position.get();
+        self.position.set((chunk, index + 1));
+        Some(subscription)
+    }
+
+    /// Whether somebody else gets the message.
+    pub fn has_next(&self) -> bool {
+        self.find_next().is_some()
+    }
+
+    #[inline]
+    fn find_next(&self) -> Option<&Arc<Subscription<H>>> {
+        let (mut chunk, mut index) = self.position.get();
+        loop {
+            match self.snapshot.get(chunk)?.get(index) {
+                None => (chunk, index) = (chunk + 1, 0),
+                Some(subscription) if self.skips(subscription) => index += 1,
+                Some(subscription) => {
+                    self.position.set((chunk, index));
+                    return Some(subscription);
                 }
-                Some(subscription) if self.skips(subscription) => self.index += 1,
-                Some(_) => return true,
             }
         }
-        false
-    }
-
-    /// The subscriber that [`Self::seek`] found.
-    pub fn current(&self) -> Option<&Arc<Subscription<H>>> {
-        self.snapshot.get(self.chunk)?.get(self.index)
-    }
-
-    /// Steps over the current subscriber.
-    pub fn advance(&mut self) {
-        self.index += 1;
     }
 
     /// Steps over everybody who is left; returns how many they were.
-    pub fn give_up(&mut self) -> usize {
-        let mut count = 0;
-        while self.seek() {
-            self.advance();
-            count += 1;
-        }
-        count
+    pub fn give_up(&self) -> usize {
+        std::iter::from_fn(|| self.take_next()).count()
     }
 
     /// An upper bound of the subscribers that are left.
     pub fn remaining(&self) -> usize {
-        let left = self.snapshot.get(self.chunk..).unwrap_or_default();
-        left.iter()
-            .map(|chunk| chunk.len())
-            .sum::<usize>()
-            .saturating_sub(self.index)
+        let (chunk, index) = self.position.get();
+        let left = self.snapshot.get(chunk..).unwrap_or_default();
+        let left: usize = left.iter().map(|chunk| chunk.len()).sum();
+        left.saturating_sub(index)
     }
 
     /// Who joined after the send, has left since, or is the one session that was excluded.

@@ -465,7 +465,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return 0;
         }
         let mut count = 0;
-        while let Some(mut fanout) = self.pop_fanout(lane, trash) {
+        while let Some(fanout) = self.pop_fanout(lane, trash) {
             count += 1;
             self.dropped += fanout.give_up();
             trash.fanouts.push(fanout);

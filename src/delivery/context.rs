@@ -7,6 +7,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
+use once_cell::sync::OnceCell;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -125,7 +126,8 @@ impl<'py> Entered<'py> {
     /// to it, as the token of a change does.
     #[inline]
     fn is_pristine(&self) -> bool {
-        references(&self.context) == self.references && self.variables.are_in(&self.context)
+        references(&self.context) == self.references
+            && self.variables == Variables::of(&self.context)
     }
 }
 
@@ -147,8 +149,7 @@ fn references(context: &Bound<'_, PyAny>) -> isize {
 }
 
 /// The identity of a context's variables. A context keeps them in an immutable mapping, which its
-/// copies share and which every change replaces. The only way to it that Python offers is that of
-/// the garbage collector.
+/// copies share and which every change replaces.
 #[derive(Clone, Copy)]
 struct Variables(*mut ffi::PyObject);
 
@@ -160,27 +161,44 @@ impl PartialEq for Variables {
 }
 
 impl Variables {
-    const UNKNOWN: Self = Self(ptr::null_mut());
-
-    /// The variables of a context that is not entered, and so refers to nothing else.
+    /// The variables that a context has now.
+    #[inline]
     fn of(context: &Bound<'_, PyAny>) -> Self {
-        let mut found = Found {
-            last: ptr::null_mut(),
-            count: 0,
-        };
-        visit(context, note, (&raw mut found).cast());
-        if found.count == 1 {
-            Self(found.last)
-        } else {
-            Self::UNKNOWN
+        match PLACE.get() {
+            Some(Some(place)) => Self(word(context, *place)),
+            Some(None) => Self(ptr::null_mut()),
+            None => Self::find(context),
         }
     }
 
-    /// Whether a context has these very variables.
-    #[inline]
-    fn are_in(self, context: &Bound<'_, PyAny>) -> bool {
-        !self.0.is_null() && visit(context, is_same, self.0.cast()) == SAME
+    #[cold]
+    fn find(context: &Bound<'_, PyAny>) -> Self {
+        PLACE.get_or_init(|| find_place(context));
+        Self::of(context)
     }
+}
+
+/// Which word of a context object refers to its variables, if that could be found out.
+static PLACE: OnceCell<Option<usize>> = OnceCell::new();
+
+/// Asks a context, as the garbage collector does, what it refers to, and looks where. One that is
+/// not entered refers to its variables alone.
+fn find_place(context: &Bound<'_, PyAny>) -> Option<usize> {
+    let mut found = Found {
+        last: ptr::null_mut(),
+        count: 0,
+    };
+    // SAFETY: attached; a type's function for this neither runs Python code nor keeps anything,
+    // and `note` gets what it expects.
+    let size = unsafe {
+        let kind = context.get_type_ptr();
+        let traverse = (*kind).tp_traverse?;
+        traverse(context.as_ptr(), note, (&raw mut found).cast());
+        usize::try_from((*kind).tp_basicsize).unwrap_or(0)
+    };
+    let mut places = (0..size / size_of::<usize>()).filter(|at| word(context, *at) == found.last);
+    let place = places.next()?;
+    (found.count == 1 && places.next().is_none()).then_some(place)
 }
 
 struct Found {
@@ -188,30 +206,18 @@ struct Found {
     count: usize,
 }
 
-const SAME: c_int = 1;
-
 unsafe extern "C" fn note(object: *mut ffi::PyObject, found: *mut c_void) -> c_int {
-    // SAFETY: `found` is what `Variables::of` passed to `visit`.
+    // SAFETY: `found` is what `find_place` passed on.
     let found = unsafe { &mut *found.cast::<Found>() };
     found.last = object;
     found.count += 1;
     0
 }
 
-/// Ends the visit at the object that is looked for.
-unsafe extern "C" fn is_same(object: *mut ffi::PyObject, wanted: *mut c_void) -> c_int {
-    if object.cast() == wanted { SAME } else { 0 }
-}
-
-/// Shows `visitor` what an object refers to.
+/// One word of an object.
 #[inline]
-fn visit(object: &Bound<'_, PyAny>, visitor: ffi::visitproc, argument: *mut c_void) -> c_int {
-    // SAFETY: attached, so that nobody changes the object meanwhile; a type's function for this
-    // neither runs Python code nor keeps what it is given.
-    unsafe {
-        match (*object.get_type_ptr()).tp_traverse {
-            Some(traverse) => traverse(object.as_ptr(), visitor, argument),
-            None => 0,
-        }
-    }
+fn word(object: &Bound<'_, PyAny>, at: usize) -> *mut ffi::PyObject {
+    // SAFETY: attached; the word lies inside of the object, as its type says. It is compared, and
+    // never followed.
+    unsafe { object.as_ptr().cast::<*mut ffi::PyObject>().add(at).read() }
 }

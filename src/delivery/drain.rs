@@ -200,7 +200,7 @@ impl Drain {
         let watch = Watch::new(self.lane.event_loop(py), &self.interest)?;
         let mut walk = Walk::new(py, duty, watch);
         let mut current = duty.take_current(py);
-        while let Some(fanout) = &mut current {
+        while let Some(fanout) = &current {
             let stop = walk.run(py, fanout);
             if stop.is_some() {
                 *duty.current.lock() = current;

@@ -77,8 +77,8 @@ impl Duty {
     /// The message to go on with: the one that is under way, or the next of the log. Without one,
     /// the duty ends.
     pub fn take_current(&self, py: Python<'_>) -> Option<Fanout> {
-        let mut current = self.current.lock().take();
-        if current.as_mut().is_some_and(Fanout::seek) {
+        let current = self.current.lock().take();
+        if current.as_ref().is_some_and(Fanout::has_next) {
             return current;
         }
         drop(current);
@@ -106,8 +106,8 @@ impl Drop for Duty {
         }
         python::in_drop(|py| {
             let hub = self.hub.bind(py);
-            let mut current = self.current.get_mut().take();
-            let left = current.as_mut().map_or(0, Fanout::give_up);
+            let current = self.current.get_mut().take();
+            let left = current.as_ref().map_or(0, Fanout::give_up);
             hub.get().counters.add_dropped(left);
             let key = self.lane.key;
             let count = hub

@@ -41,7 +41,7 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
             }
             Work::Message(mut fanout) => {
                 report::topic_recovered(hub, &fanout.envelope, fanout.burst.take());
-                let result = deliver(hub, &mut fanout, &mut delivered);
+                let result = deliver(hub, &fanout, &mut delivered);
                 if result.is_err() {
                     own.change(py, |router, _| router.interrupt(SYNC, Some(fanout)));
                 }
@@ -83,22 +83,17 @@ fn resume(
     }
 }
 
-fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &mut Fanout, delivered: &mut u64) -> PyResult<()> {
+fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &Fanout, delivered: &mut u64) -> PyResult<()> {
     let mut contexts = Contexts::new(hub.py());
-    while fanout.seek()
-        && let Some(subscription) = fanout.current()
-    {
+    while let Some(subscription) = fanout.take_next() {
         if subscription.is_busy() {
             contexts.leave();
             if waits(hub, subscription, &fanout.envelope) {
-                fanout.advance();
                 continue;
             }
         }
         *delivered += 1;
-        let result = make(hub, &mut contexts, subscription, &fanout.envelope);
-        fanout.advance();
-        result?;
+        make(hub, &mut contexts, subscription, &fanout.envelope)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! A drain task's walk over the handlers that get one message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -11,7 +12,7 @@ use super::handler::is_quit;
 use super::pace::Pace;
 use super::serving::Serving;
 use super::watch::Watch;
-use super::{Fanout, waits};
+use super::{Envelope, Fanout, Subscription, waits};
 use crate::report;
 
 /// How long a drain task keeps the loop before other callbacks get their turn.
@@ -51,16 +52,16 @@ impl<'a, 'py> Walk<'a, 'py> {
     }
 
     /// Calls the handlers that get one message; `None` when all were called.
-    pub fn run(&mut self, py: Python<'py>, fanout: &mut Fanout) -> Option<Stop> {
+    pub fn run(&mut self, py: Python<'py>, fanout: &Fanout) -> Option<Stop> {
         let stop = self.deliver_all(py, fanout);
         self.contexts.leave();
         stop
     }
 
-    fn deliver_all(&mut self, py: Python<'py>, fanout: &mut Fanout) -> Option<Stop> {
-        while fanout.seek() {
-            let stop = self.deliver(py, fanout);
-            fanout.advance();
+    fn deliver_all(&mut self, py: Python<'py>, fanout: &Fanout) -> Option<Stop> {
+        let envelope = &fanout.envelope;
+        while let Some(subscription) = fanout.take_next() {
+            let stop = self.deliver(py, subscription, envelope);
             if stop.is_some() {
                 self.pace.count();
                 return stop;
@@ -73,8 +74,12 @@ impl<'a, 'py> Walk<'a, 'py> {
     }
 
     #[inline]
-    fn deliver(&mut self, py: Python<'py>, fanout: &Fanout) -> Option<Stop> {
-        let (subscription, envelope) = (fanout.current()?, &fanout.envelope);
+    fn deliver(
+        &mut self,
+        py: Python<'py>,
+        subscription: &Arc<Subscription>,
+        envelope: &Arc<Envelope>,
+    ) -> Option<Stop> {
         if subscription.is_busy() {
             self.contexts.leave();
             if waits(self.duty.hub.bind(py), subscription, envelope) {

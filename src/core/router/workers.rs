@@ -30,11 +30,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 losses.push(Loss::CaughtUp(fanout.envelope.clone(), burst));
             }
             while left > 0
-                && fanout.seek()
-                && let Some(subscription) = fanout.current()
+                && let Some(subscription) = fanout.take_next()
             {
                 let call = (subscription.clone(), fanout.envelope.clone());
-                fanout.advance();
                 left -= 1;
                 if call.0.overlaps() {
                     if self.enqueue_overlapping(lane, call, losses, trash) {
@@ -44,7 +42,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
                     ready(Ready::Session(session));
                 }
             }
-            if fanout.seek() {
+            if fanout.has_next() {
                 self.lanes[lane as usize].interrupted = Some(fanout);
             } else {
                 trash.fanouts.push(fanout);
