@@ -103,10 +103,10 @@ pub fn call<'py, const N: usize>(
     let Some(vectorcall) = vectorcall_of(callable) else {
         return call_with(callable, args, None);
     };
-    let (py, slots) = (callable.py(), slots(args));
+    let (py, mut slots) = (callable.py(), slots(args));
     // SAFETY: as in `call_with`.
     let result = guarded(|| unsafe {
-        let args = slots.as_ptr().add(1);
+        let args = slots.as_mut_ptr().add(1);
         vectorcall(callable.as_ptr(), args, N | OFFSET, ptr::null_mut())
     });
     // What CPython checks after such a call: functions written in C can break their word.
@@ -162,14 +162,14 @@ pub fn call_with<'py, const N: usize>(
     args: [&Bound<'py, PyAny>; N],
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let slots = slots(args);
+    let mut slots = slots(args);
     let keywords = keywords.map_or(ptr::null_mut(), Bound::as_ptr);
     let vectorcall = black_box(PyObject_VectorcallDict as VectorcallDict);
     // SAFETY: attached; all objects are alive; there are N arguments and a slot before them.
     let result = guarded(|| unsafe {
         vectorcall(
             callable.as_ptr(),
-            slots.as_ptr().add(1),
+            slots.as_mut_ptr().add(1),
             N | OFFSET,
             keywords,
         )
@@ -222,7 +222,7 @@ pub fn call_method<'py, const N: usize>(
     // SAFETY: attached; all objects are alive; there are the object, N arguments and one for each
     // name, and a slot before them.
     let result = guarded(|| unsafe {
-        let args = slots.as_ptr().add(1);
+        let args = slots.as_mut_ptr().add(1);
         vectorcall_method(name.as_ptr(), args, (N + 1) | OFFSET, names)
     });
     // SAFETY: the result is a new reference, or null with an exception set.

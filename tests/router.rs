@@ -393,3 +393,60 @@ fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_st
     );
     assert_eq!(router.publish(None, None, || 2, &mut trash).wake[..], [0]);
 }
+
+#[test]
+fn a_session_with_many_subscriptions_keeps_its_topics_apart() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    let topics: Vec<_> = (0..20)
+        .map(|number| format!("topic-{number}").into_bytes())
+        .collect();
+    let subscribe = |router: &mut Tested, number: usize| {
+        let topic = topics[number % topics.len()].as_slice();
+        router.subscribe(b"ann", Some(topic), 0, number as Handler, false)
+    };
+    let all: Vec<_> = (0..100)
+        .map(|number| subscribe(&mut router, number))
+        .collect();
+    let on = |router: &Tested, topic: usize| -> Vec<Handler> {
+        let found = router
+            .registry()
+            .matching(b"ann", Some(&topics[topic]), |_| true);
+        found
+            .iter()
+            .map(|subscription| subscription.handler)
+            .collect()
+    };
+
+    assert_eq!(on(&router, 7), [7, 27, 47, 67, 87]);
+    router.cancel(&all[47], &mut trash);
+    assert_eq!(on(&router, 7), [7, 27, 67, 87]);
+    router.unsubscribe(b"ann", &Scope::Topic(&topics[7]), &mut trash);
+    assert_eq!(on(&router, 7), [0; 0]);
+    assert_eq!(on(&router, 8), [8, 28, 48, 68, 88]);
+    assert_eq!(router.sizes().subscriptions, 95);
+    router.unsubscribe(b"ann", &Scope::All, &mut trash);
+    assert_eq!(
+        (router.sizes().sessions, router.sizes().subscriptions),
+        (0, 0)
+    );
+    assert!(all.iter().all(|subscription| subscription.is_cancelled()));
+}
+
+#[test]
+fn names_are_found_again_after_others_came_and_went() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    let id = |number: u64| format!("session-{number}").into_bytes();
+    for number in 0..5_000 {
+        router.subscribe(&id(number), Some(&id(number)), 0, number, false);
+        if number % 3 > 0 {
+            router.unsubscribe(&id(number / 2), &Scope::All, &mut trash);
+        }
+    }
+    for number in 0..5_000 {
+        let found = router
+            .registry()
+            .matching(&id(number), Some(&id(number)), |_| true);
+        let gone = number < 2_500 && (2 * number % 3 > 0 || (2 * number + 1) % 3 > 0);
+        assert_eq!(found.len(), usize::from(!gone), "session {number}");
+    }
+}

@@ -291,18 +291,21 @@ impl<'py> Plain<'py> {
     fn takes(&self, count: u32) -> PyResult<Option<bool>> {
         let (py, count) = (self.code.py(), self.bound + count);
         let number = |name| self.code.getattr(name)?.extract::<u32>();
-        if number(intern!(py, "co_kwonlyargcount"))? > 0 {
+        let keywords = number(intern!(py, "co_kwonlyargcount"))?;
+        let takes = number(intern!(py, "co_argcount"))?;
+        if keywords == 0 && takes == count {
+            return Ok(Some(true));
+        }
+        // A decorator's function can take anything, and say so of the function inside.
+        if keywords > 0 || self.has_attributes()? {
             return Ok(None);
         }
-        let takes = number(intern!(py, "co_argcount"))?;
-        if takes <= count {
-            return Ok(Some(takes == count || self.flags & CO_VARARGS != 0));
+        if takes < count {
+            return Ok(Some(self.flags & CO_VARARGS != 0));
         }
         let defaults = self.function.getattr(intern!(py, "__defaults__"))?;
         let defaults = defaults.cast::<PyTuple>().map_or(0, PyTupleMethods::len);
-        Ok(Some(
-            takes as usize - defaults.min(takes as usize) <= count as usize,
-        ))
+        Ok(Some(takes as usize <= count as usize + defaults))
     }
 
     /// How to call it. A function that does not make a coroutine can be marked as if it did, by

@@ -200,6 +200,16 @@ class Called:
         pass
 
 
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What most decorators return: something that takes anything, and hands it on."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
 TAKES_NOT_ONE: dict[str, Callable[..., Any]] = {
     "no parameter": lambda: None,
     "two parameters": lambda a, b: None,
@@ -213,6 +223,8 @@ TAKES_NOT_ONE: dict[str, Callable[..., Any]] = {
     "a partial with too little": functools.partial(on_topic),
     "a class without parameter": Page,
     "a built-in": [].clear,
+    "a decorated function without parameter": decorated(lambda: None),
+    "a default too little": lambda a, b, c=1: None,
 }
 
 
@@ -247,6 +259,8 @@ TAKES_ONE_AND_TWO: dict[str, Callable[..., Any]] = {
     "any number": lambda *args: None,
     "any number and keywords": lambda *args, **kwargs: None,
     "a default": lambda a, b=None: None,
+    "defaults only": lambda a=1, b=2, c=3: None,
+    "a decorated function": decorated(lambda a, b=None: None),
     "an optional keyword": lambda a, b=None, *, loud=False: None,
     "a partial with a keyword": functools.partial(lambda a, b=1, *, loud: None, loud=True),
     "a built-in without signature": max,

@@ -1,7 +1,9 @@
 """Promise 4: a send costs the same for any number of subscribers, and handlers cannot reach it."""
 
 import asyncio
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -83,6 +85,39 @@ def scheduled_by_a_send(subscribers: int) -> int:
 
 def test_a_send_to_ten_thousand_schedules_no_more_than_a_send_to_one():
     assert scheduled_by_a_send(10_000) == scheduled_by_a_send(1) <= 2
+
+
+NOBODY_GETS: dict[str, Callable[[PubSubHub], None]] = {
+    "a topic that nobody has heard of": lambda hub: hub.send_all_on_topic("elsewhere", "hello"),
+    "a topic that everybody has left": lambda hub: hub.send_all_on_topic("left", "hello"),
+    "only the sender would get it": lambda hub: hub.send_others("ann", "hello"),
+    "only the sender is on the topic": lambda hub: hub.send_others_on_topic("ann", "own", "hello"),
+}
+
+
+@pytest.mark.parametrize("send", NOBODY_GETS.values(), ids=NOBODY_GETS)
+def test_what_nobody_gets_makes_nothing_and_wakes_nobody(send: Callable[[PubSubHub], None]):
+    loop, executor = CountingLoop(), WatchedExecutor(1)
+    hub = PubSubHub(loop, executor)
+
+    async def on_topic(topic: str, message: Any) -> None:
+        raise AssertionError("nobody gets it")
+
+    hub.subscribe("ann", lambda message: None)
+    hub.subscribe_topic("ann", "own", on_topic)
+    hub.subscribe_topic("ann", "left", on_topic).cancel()
+
+    send(hub)
+    blocks = sys.getallocatedblocks()
+    for _ in range(1000):
+        send(hub)
+    made = sys.getallocatedblocks() - blocks
+
+    assert (loop.scheduled, executor.submitted) == (0, 0)
+    assert made < 10, "a thousand sends leave no objects behind"
+    assert hub.stats().pending == 0
+    loop.close()
+    executor.shutdown()
 
 
 def test_a_send_to_a_thousand_sessions_submits_no_more_than_there_are_workers():
