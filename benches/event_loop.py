@@ -13,6 +13,7 @@ from pyperf import perf_counter
 
 from benches.contest import Contest, Contestant, Round, Values
 from benches.handlers import AsyncHandler, make_async, make_suspending
+from benches.sessions import subscribe_all
 from pagebus import PubSubHub
 
 SUBSCRIBERS = (1, 10, 100, 1_000, 10_000, 100_000)
@@ -73,13 +74,12 @@ def on_loop(
     return contestant
 
 
-def hub(make: Callable[..., Any]) -> SendTo:
+def hub(make: Callable[..., Any], *, own_contexts: bool = False) -> SendTo:
     """Sends through a hub that was given the loop."""
 
     def send_to(loop: asyncio.AbstractEventLoop, handlers: list[AsyncHandler]) -> Send:
         bus = make(loop=loop)
-        for number, handler in enumerate(handlers):
-            bus.subscribe(f"session-{number}", handler)
+        subscribe_all(bus, handlers, own_contexts=own_contexts)
         send: Send = bus.send_all
         return send
 
@@ -108,7 +108,11 @@ def contest(
     **settings: Any,
 ) -> Contest:
     """The contest for one kind and number of handlers."""
-    ways: dict[str, SendTo] = {"pagebus": hub(PubSubHub), "create_task": create_task}
+    ways: dict[str, SendTo] = {
+        "pagebus": hub(PubSubHub),
+        "own contexts": hub(PubSubHub, own_contexts=True),
+        "create_task": create_task,
+    }
     if flet:
         ways["Flet"] = hub(FletHub)
     contestants = {

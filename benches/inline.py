@@ -12,6 +12,7 @@ from pyperf import perf_counter
 
 from benches.contest import Contest, Contestant, Round, Values
 from benches.handlers import Handler, make_sync
+from benches.sessions import subscribe_all
 from pagebus import PubSubHub
 
 SUBSCRIBERS = (1, 10, 100, 1_000, 10_000, 100_000)
@@ -43,14 +44,13 @@ class Audience:
         return {"time": took / self.sends / len(self.handlers)}
 
 
-def hub(make: Callable[[], Any], size: int) -> Contestant:
+def hub(make: Callable[[], Any], size: int, *, own_contexts: bool = False) -> Contestant:
     """A hub without an executor, whose handlers run inside the send."""
 
     @contextmanager
     def contestant() -> Iterator[Round]:
         audience, bus = Audience(size), make()
-        for number, handler in enumerate(audience.handlers):
-            bus.subscribe(f"session-{number}", handler)
+        subscribe_all(bus, audience.handlers, own_contexts=own_contexts)
         yield lambda: audience.timed(bus.send_all)
 
     return contestant
@@ -77,6 +77,7 @@ def contest(size: int) -> Contest:
     """The contest for one number of subscribers."""
     contestants = {
         "pagebus": hub(PubSubHub, size),
+        "own contexts": hub(PubSubHub, size, own_contexts=True),
         "for loop": for_loop(size),
         # Flet's hub refuses to deliver without a loop, even where it does not use it.
         "Flet": hub(lambda: FletHub(loop=asyncio.new_event_loop()), size),

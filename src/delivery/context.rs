@@ -51,37 +51,26 @@ impl Captured {
 pub struct Contexts<'py> {
     py: Python<'py>,
     entered: Option<Entered<'py>>,
-    /// What the entered context is a copy of, kept alive so that nothing else can be taken for it.
-    captured: Option<Captured>,
 }
 
 impl<'py> Contexts<'py> {
     /// Nobody's context.
     pub fn new(py: Python<'py>) -> Self {
-        Self {
-            py,
-            entered: None,
-            captured: None,
-        }
+        Self { py, entered: None }
     }
 
     /// Makes a context with the captured variables current: a fresh copy, or one that nobody can
     /// tell from it.
     #[inline]
     pub fn enter(&mut self, captured: &Captured) -> PyResult<()> {
-        if let (Some(entered), Some(known)) = (&self.entered, &self.captured)
-            && known.0.is(&captured.0)
-            && entered.is_pristine()
+        let variables = Variables::of(captured.0.bind(self.py));
+        if let Some(entered) = &self.entered
+            && entered.is_fresh(variables)
         {
             return Ok(());
         }
-        self.enter_copy(captured)
-    }
-
-    fn enter_copy(&mut self, captured: &Captured) -> PyResult<()> {
         self.leave();
-        self.entered = Some(Entered::enter(captured.copy(self.py)?)?);
-        self.captured = Some(captured.share(self.py));
+        self.entered = Some(Entered::new(captured.copy(self.py)?, variables)?);
         Ok(())
     }
 
@@ -110,6 +99,10 @@ impl<'py> Entered<'py> {
     /// Enters a context.
     pub fn enter(context: Bound<'py, PyAny>) -> PyResult<Self> {
         let variables = Variables::of(&context);
+        Self::new(context, variables)
+    }
+
+    fn new(context: Bound<'py, PyAny>, variables: Variables) -> PyResult<Self> {
         // SAFETY: attached, and `context` is a context object.
         if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
             return Err(PyErr::fetch(context.py()));
@@ -122,12 +115,13 @@ impl<'py> Entered<'py> {
         })
     }
 
-    /// Whether it is as it was when it was entered: it has the same variables, and nobody refers
-    /// to it, as the token of a change does.
+    /// Whether it is as a fresh copy of a context with those variables would be: it has them since
+    /// it was entered, and nobody refers to it, as the token of a change does.
     #[inline]
-    fn is_pristine(&self) -> bool {
-        references(&self.context) == self.references
-            && self.variables == Variables::of(&self.context)
+    fn is_fresh(&self, variables: Variables) -> bool {
+        self.variables == variables
+            && references(&self.context) == self.references
+            && Variables::of(&self.context) == variables
     }
 }
 
