@@ -86,6 +86,27 @@ pub fn detached(_py: Python<'_>, code: impl FnOnce() + Send) {
     guarded(|| unsafe { restore(state) });
 }
 
+/// Python code raised: the exception is set on this thread, and to be fetched before anything else.
+/// Takes no room in a result, as a `PyErr` would in each of the many that are none.
+pub struct Raised;
+
+impl Raised {
+    /// The exception.
+    #[cold]
+    #[expect(clippy::unused_self, reason = "it can be fetched once")]
+    pub fn fetch(self, py: Python<'_>) -> PyErr {
+        PyErr::fetch(py)
+    }
+
+    /// `result`, with an error set as the exception.
+    pub fn from_result<T>(py: Python<'_>, result: PyResult<T>) -> Result<T, Self> {
+        result.map_err(|error| {
+            error.restore(py);
+            Self
+        })
+    }
+}
+
 /// What sending into an iterator came to.
 pub enum Sent<'py> {
     /// It yielded a value.
@@ -95,13 +116,21 @@ pub enum Sent<'py> {
 }
 
 /// Calls `callable` with up to two arguments.
-#[inline]
 pub fn call<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     args: [&Bound<'py, PyAny>; N],
 ) -> PyResult<Bound<'py, PyAny>> {
+    try_call(callable, args).map_err(|raised| raised.fetch(callable.py()))
+}
+
+/// [`call`], which leaves an exception where it is.
+#[inline]
+pub fn try_call<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    args: [&Bound<'py, PyAny>; N],
+) -> Result<Bound<'py, PyAny>, Raised> {
     let Some(vectorcall) = vectorcall_of(callable) else {
-        return call_with(callable, args, None);
+        return Raised::from_result(callable.py(), call_with(callable, args, None));
     };
     let (py, mut slots) = (callable.py(), slots(args));
     // SAFETY: as in `call_with`.
@@ -114,10 +143,10 @@ pub fn call<'py, const N: usize>(
     if !is_function(callable) && !result.is_null() && !unsafe { ffi::PyErr_Occurred() }.is_null() {
         // SAFETY: the result is a new reference.
         drop(unsafe { Bound::from_owned_ptr(py, result) });
-        return Err(PyErr::fetch(py));
+        return Err(Raised);
     }
     // SAFETY: the result is a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(py, result) }
+    unsafe { Bound::from_owned_ptr_or_opt(py, result) }.ok_or(Raised)
 }
 
 /// A callable's own entry, past the checks that `PyObject_Vectorcall` makes every time.
@@ -231,7 +260,7 @@ pub fn call_method<'py, const N: usize>(
 
 /// Sends `None` into an iterator.
 #[inline]
-pub fn send<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+pub fn send<'py>(iterator: &Bound<'py, PyAny>) -> Result<Sent<'py>, Raised> {
     const RETURN: c_int = ffi::PySendResult::PYGEN_RETURN as c_int;
     const NEXT: c_int = ffi::PySendResult::PYGEN_NEXT as c_int;
     let (py, mut result) = (iterator.py(), ptr::null_mut());
@@ -242,11 +271,10 @@ pub fn send<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         unsafe { iter_send(iterator.as_ptr(), ffi::Py_None(), &raw mut result) }
     });
     // SAFETY: as above.
-    let result = unsafe { Bound::from_owned_ptr_or_err(py, result) };
-    match status {
-        NEXT => result.map(Sent::Yielded),
-        RETURN => result.map(|_| Sent::Returned),
-        _ => Err(result.err().unwrap_or_else(|| PyErr::fetch(py))),
+    match (status, unsafe { Bound::from_owned_ptr_or_opt(py, result) }) {
+        (NEXT, Some(yielded)) => Ok(Sent::Yielded(yielded)),
+        (RETURN, Some(_)) => Ok(Sent::Returned),
+        _ => Err(Raised),
     }
 }
 

@@ -7,7 +7,7 @@ use pyo3::{ffi, intern};
 use super::context::{Contexts, Entered};
 use super::handler::is_awaitable;
 use super::{Envelope, Subscription};
-use crate::python::{self, Sent};
+use crate::python::{self, Raised, Sent};
 
 /// What a handler did.
 pub enum Outcome {
@@ -36,7 +36,7 @@ pub fn call<'py>(
     py: Python<'py>,
     subscription: &Subscription,
     envelope: &Envelope,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
+) -> Result<Option<Bound<'py, PyAny>>, Raised> {
     contexts.enter(&subscription.handler.context)?;
     // Making the context can start the collector, and so end the subscription.
     if subscription.is_cancelled() {
@@ -56,15 +56,17 @@ pub fn start<'py>(
     match call(contexts, py, subscription, envelope) {
         Ok(Some(value)) => drive(value, || contexts.take()),
         Ok(None) => Outcome::Done,
-        Err(error) => Outcome::Failed(error),
+        Err(raised) => Outcome::Failed(raised.fetch(py)),
     }
 }
 
 /// Begins to await what a handler returned, in a context.
 pub fn begin(py: Python<'_>, value: &Py<PyAny>, context: &Py<PyAny>) -> Outcome {
-    inside(context.bind(py), |context| {
-        Ok(drive(value.bind(py).clone(), || Some(context.clone())))
-    })
+    let context = context.bind(py);
+    match Entered::enter(context.clone()) {
+        Ok(_entered) => drive(value.bind(py).clone(), || Some(context.clone())),
+        Err(raised) => Outcome::Failed(raised.fetch(py)),
+    }
 }
 
 /// Drives an awaitable on, or throws an exception into it.
@@ -74,25 +76,16 @@ pub fn resume(
     context: &Py<PyAny>,
     thrown: Option<PyErr>,
 ) -> Outcome {
-    let awaitable = awaitable.bind(py);
-    inside(context.bind(py), |context| {
-        let sent = match thrown {
-            None => python::send(awaitable),
-            Some(error) => throw(awaitable, error),
-        };
-        Ok(match sent? {
-            Sent::Returned => Outcome::Done,
-            Sent::Yielded(yielded) => suspended(awaitable.clone(), context.clone(), yielded),
-        })
-    })
-}
-
-fn inside<'py>(
-    context: &Bound<'py, PyAny>,
-    code: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Outcome>,
-) -> Outcome {
-    let outcome = Entered::enter(context.clone()).and_then(|_entered| code(context));
-    outcome.unwrap_or_else(Outcome::Failed)
+    let (awaitable, context) = (awaitable.bind(py), context.bind(py));
+    let _entered = match Entered::enter(context.clone()) {
+        Ok(entered) => entered,
+        Err(raised) => return Outcome::Failed(raised.fetch(py)),
+    };
+    let sent = match thrown {
+        None => python::send(awaitable),
+        Some(error) => Raised::from_result(py, throw(awaitable, error)),
+    };
+    outcome(sent, awaitable, || Some(context.clone()))
 }
 
 /// Drives what a handler returned until that suspends or ends; `context` gives the context in
@@ -102,38 +95,43 @@ fn drive<'py>(
     value: Bound<'py, PyAny>,
     context: impl FnOnce() -> Option<Bound<'py, PyAny>>,
 ) -> Outcome {
-    let sent = iterator(value).and_then(|awaitable| {
-        let Some(awaitable) = awaitable else {
-            return Ok(None);
-        };
-        let sent = python::send(&awaitable)?;
-        Ok(Some((awaitable, sent)))
-    });
-    match sent {
+    // SAFETY: attached, and `value` is alive.
+    if unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) } != 0 {
+        return outcome(python::send(&value), &value, context);
+    }
+    if value.is_none() {
+        return Outcome::Done;
+    }
+    match iterator(value) {
+        Ok(Some(awaitable)) => outcome(python::send(&awaitable), &awaitable, context),
+        Ok(None) => Outcome::Done,
         Err(error) => Outcome::Failed(error),
-        Ok(Some((awaitable, Sent::Yielded(yielded)))) => match context() {
-            Some(context) => suspended(awaitable, context, yielded),
-            None => Outcome::Done,
-        },
-        Ok(_) => Outcome::Done,
     }
 }
 
-/// What has to be driven to await `value`; `None` if it cannot be awaited.
 #[inline]
+fn outcome<'py>(
+    sent: Result<Sent<'py>, Raised>,
+    awaitable: &Bound<'py, PyAny>,
+    context: impl FnOnce() -> Option<Bound<'py, PyAny>>,
+) -> Outcome {
+    match sent {
+        Ok(Sent::Returned) => Outcome::Done,
+        Ok(Sent::Yielded(yielded)) => match context() {
+            Some(context) => suspended(awaitable, context, yielded),
+            None => Outcome::Done,
+        },
+        Err(raised) => Outcome::Failed(raised.fetch(awaitable.py())),
+    }
+}
+
+/// What has to be driven to await `value`, which is no coroutine; `None` if it cannot be awaited.
+#[cold]
 fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    let py = value.py();
-    // SAFETY: attached, and `value` is alive.
-    if unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) } != 0 {
-        return Ok(Some(value));
-    }
-    if value.is_none() {
-        return Ok(None);
-    }
     if !is_awaitable(&value)? {
         return Ok(None);
     }
-    match value.getattr(intern!(py, "__await__")) {
+    match value.getattr(intern!(value.py(), "__await__")) {
         Ok(method) => python::call(&method, []).map(Some),
         // A generator that `types.coroutine` marked.
         Err(_) => Ok(Some(value)),
@@ -141,12 +139,12 @@ fn iterator(value: Bound<'_, PyAny>) -> PyResult<Option<Bound<'_, PyAny>>> {
 }
 
 fn suspended(
-    awaitable: Bound<'_, PyAny>,
+    awaitable: &Bound<'_, PyAny>,
     context: Bound<'_, PyAny>,
     yielded: Bound<'_, PyAny>,
 ) -> Outcome {
     Outcome::Suspended(Suspended {
-        awaitable: awaitable.unbind(),
+        awaitable: awaitable.clone().unbind(),
         context: context.unbind(),
         yielded: yielded.unbind(),
     })

@@ -1,8 +1,8 @@
 //! The contexts in which handlers run: copies of the one in which each subscribed.
 //!
 //! What a call changes in its context ends with the call. A copy that a call left as it was is as
-//! good as a fresh one, so the next handler gets it if it subscribed with the same variables: in
-//! a walk over many handlers, most calls cost neither a copy nor a change of context.
+//! good as a fresh one, so the next handler gets it: as it is, if it subscribed with the same
+//! variables, else with its own variables put into it. So most calls cost no copy.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -11,6 +11,8 @@ use once_cell::sync::OnceCell;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+
+use crate::python::Raised;
 
 /// The context of the code that subscribed a handler. Only copies of it are ever entered, so
 /// handlers that subscribed with the same variables can share one.
@@ -62,15 +64,22 @@ impl<'py> Contexts<'py> {
     /// Makes a context with the captured variables current: a fresh copy, or one that nobody can
     /// tell from it.
     #[inline]
-    pub fn enter(&mut self, captured: &Captured) -> PyResult<()> {
+    pub fn enter(&mut self, captured: &Captured) -> Result<(), Raised> {
         let variables = Variables::of(captured.0.bind(self.py));
-        if let Some(entered) = &self.entered
-            && entered.is_fresh(variables)
+        if let Some(entered) = &mut self.entered
+            && entered.is_untouched()
+            && (entered.variables == variables || entered.exchange(variables)?)
         {
             return Ok(());
         }
         self.leave();
-        self.entered = Some(Entered::new(captured.copy(self.py)?, variables)?);
+        // SAFETY: attached; it is a context object; the result is a new reference or null with an
+        // exception set.
+        let copy = unsafe {
+            let copy = ffi::PyContext_Copy(captured.0.as_ptr());
+            Bound::from_owned_ptr_or_opt(self.py, copy).ok_or(Raised)?
+        };
+        self.entered = Some(Entered::new(copy, variables)?);
         Ok(())
     }
 
@@ -97,15 +106,16 @@ pub struct Entered<'py> {
 
 impl<'py> Entered<'py> {
     /// Enters a context.
-    pub fn enter(context: Bound<'py, PyAny>) -> PyResult<Self> {
+    pub fn enter(context: Bound<'py, PyAny>) -> Result<Self, Raised> {
         let variables = Variables::of(&context);
         Self::new(context, variables)
     }
 
-    fn new(context: Bound<'py, PyAny>, variables: Variables) -> PyResult<Self> {
+    #[inline]
+    fn new(context: Bound<'py, PyAny>, variables: Variables) -> Result<Self, Raised> {
         // SAFETY: attached, and `context` is a context object.
         if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-            return Err(PyErr::fetch(context.py()));
+            return Err(Raised);
         }
         let references = references(&context);
         Ok(Self {
@@ -115,13 +125,41 @@ impl<'py> Entered<'py> {
         })
     }
 
-    /// Whether it is as a fresh copy of a context with those variables would be: it has them since
-    /// it was entered, and nobody refers to it, as the token of a change does.
+    /// Whether it is as it was when it was entered: it has the same variables, and nobody refers
+    /// to it, as the token of a change does.
     #[inline]
-    fn is_fresh(&self, variables: Variables) -> bool {
-        self.variables == variables
-            && references(&self.context) == self.references
-            && Variables::of(&self.context) == variables
+    fn is_untouched(&self) -> bool {
+        references(&self.context) == self.references
+            && Variables::of(&self.context) == self.variables
+    }
+
+    /// Enters it again with other variables, those of a context that is alive: what a copy of that
+    /// context would be. Only for one that is untouched. `false` where it cannot be done.
+    #[inline]
+    fn exchange(&mut self, variables: Variables) -> Result<bool, Raised> {
+        let (context, Some(Some(place))) = (self.context.as_ptr(), PLACE.get()) else {
+            return Ok(false);
+        };
+        if variables.0.is_null() || !place.can_be_set {
+            return Ok(false);
+        }
+        // SAFETY: attached, with no exception set. The word at this place is the context's own
+        // reference to its variables, and becomes one to others of the same type, which are alive;
+        // nobody else refers to the context. It is left meanwhile, because Python remembers
+        // values of variables for as long as no context is entered or left.
+        unsafe {
+            if ffi::PyContext_Exit(context) != 0 {
+                return Err(Raised);
+            }
+            ffi::Py_INCREF(variables.0);
+            let word = context.cast::<*mut ffi::PyObject>().add(place.word);
+            ffi::Py_DECREF(word.replace(variables.0));
+            self.variables = variables;
+            if ffi::PyContext_Enter(context) != 0 {
+                return Err(Raised);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -159,7 +197,7 @@ impl Variables {
     #[inline]
     fn of(context: &Bound<'_, PyAny>) -> Self {
         match PLACE.get() {
-            Some(Some(place)) => Self(word(context, *place)),
+            Some(Some(place)) => Self(word(context, place.word)),
             Some(None) => Self(ptr::null_mut()),
             None => Self::find(context),
         }
@@ -172,12 +210,20 @@ impl Variables {
     }
 }
 
-/// Which word of a context object refers to its variables, if that could be found out.
-static PLACE: OnceCell<Option<usize>> = OnceCell::new();
+/// Where a context object refers to its variables.
+struct Place {
+    word: usize,
+    /// Whether a reference to others may be put there: only in Pythons whose contexts are known to
+    /// be nothing but this reference and what entering takes.
+    can_be_set: bool,
+}
+
+/// The place, if it could be found out.
+static PLACE: OnceCell<Option<Place>> = OnceCell::new();
 
 /// Asks a context, as the garbage collector does, what it refers to, and looks where. One that is
 /// not entered refers to its variables alone.
-fn find_place(context: &Bound<'_, PyAny>) -> Option<usize> {
+fn find_place(context: &Bound<'_, PyAny>) -> Option<Place> {
     let mut found = Found {
         last: ptr::null_mut(),
         count: 0,
@@ -190,9 +236,11 @@ fn find_place(context: &Bound<'_, PyAny>) -> Option<usize> {
         traverse(context.as_ptr(), note, (&raw mut found).cast());
         usize::try_from((*kind).tp_basicsize).unwrap_or(0)
     };
-    let mut places = (0..size / size_of::<usize>()).filter(|at| word(context, *at) == found.last);
-    let place = places.next()?;
-    (found.count == 1 && places.next().is_none()).then_some(place)
+    let mut words = (0..size / size_of::<usize>()).filter(|at| word(context, *at) == found.last);
+    let word = words.next()?;
+    let is_certain = found.count == 1 && words.next().is_none();
+    let can_be_set = context.py().version_info() < (3, 15);
+    is_certain.then_some(Place { word, can_be_set })
 }
 
 struct Found {

@@ -384,6 +384,7 @@ impl Worker<'_, '_> {
             hub.get().counters.add_delivered(1);
             return;
         }
+        let result = result.map_err(|raised| raised.fetch(py));
         self.contexts.leave();
         match result {
             // A hook may have run since the call was handed out, and ended the subscription.

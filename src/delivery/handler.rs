@@ -9,7 +9,7 @@ use pyo3::{Borrowed, intern};
 
 use super::context::Captured;
 use crate::name::must_be;
-use crate::python;
+use crate::python::{self, Raised};
 
 /// Flags of a code object: it takes `*args`; calling it makes a coroutine.
 const CO_VARARGS: u32 = 0x04;
@@ -137,11 +137,15 @@ impl Handler {
 
     /// Calls it with a message; its context has been entered.
     #[inline]
-    pub fn call<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
+    pub fn call<'py>(
+        &self,
+        py: Python<'py>,
+        message: &Message,
+    ) -> Result<Bound<'py, PyAny>, Raised> {
         let (callable, body) = (self.callable(py), message.body.bind(py));
         match &message.topic {
-            None => python::call(&callable, [body]),
-            Some(topic) => python::call(&callable, [topic.bind(py).as_any(), body]),
+            None => python::try_call(&callable, [body]),
+            Some(topic) => python::try_call(&callable, [topic.bind(py).as_any(), body]),
         }
     }
 

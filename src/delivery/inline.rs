@@ -112,6 +112,7 @@ fn make<'py>(
     {
         return Ok(false);
     }
+    let result = result.map_err(|raised| raised.fetch(hub.py()));
     contexts.leave();
     settle(hub, subscription, envelope, result)
 }
