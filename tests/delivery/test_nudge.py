@@ -55,6 +55,8 @@ class Page:
 def test_pages_are_written_while_other_sessions_handlers_still_run(new_loop: Callable[[], Any]):
     thread, executor, log = LoopThread(new_loop), WatchedExecutor(2), list[str]()
     hub, pages = PubSubHub(thread.loop, executor), list[Page]()
+    # In its debug mode, asyncio forbids what `page.update()` does.
+    thread.loop.set_debug(False)
 
     async def open_pages() -> list[asyncio.Task[None]]:
         pages.extend(Page(thread.loop, log) for _ in range(SESSIONS))
