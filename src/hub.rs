@@ -57,7 +57,7 @@ impl PubSubHub {
             let mut router = lock(py, &self.router);
             change(&mut router, &mut trash)
         };
-        trash.empty();
+        trash.discard();
         result
     }
 

@@ -107,6 +107,13 @@ impl Raised {
     }
 }
 
+/// How many references there are to an object.
+#[inline]
+pub fn references(object: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: attached, and `object` is alive.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
+}
+
 /// What sending into an iterator came to.
 pub enum Sent<'py> {
     /// It yielded a value.

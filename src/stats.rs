@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 
 use crate::core::router::Sizes;
 
-/// Counters that deliverers add to without the router's lock, once per slice of work.
+/// Counters that deliverers add to without the router's lock: once in a turn, or for each call on
+/// an executor.
 #[derive(Default)]
 pub struct Counters {
     delivered: AtomicU64,

@@ -10,7 +10,8 @@ use pyo3::types::{PyString, PyWeakrefReference};
 use crate::core::LaneKey;
 use crate::delivery::context::Captured;
 use crate::delivery::event_loop::{self, LoopLane};
-use crate::delivery::handler::{self, Handler, Kind};
+use crate::delivery::handler::{Handler, Kind};
+use crate::delivery::signature;
 use crate::delivery::{Deliverer, Router, Subscription};
 use crate::hub::{HubClosed, PubSubHub, SYNC};
 use crate::name;
@@ -26,8 +27,8 @@ pub fn subscribe(
 ) -> PyResult<Handle> {
     let session = name::bytes(session_id)?;
     let name = topic.map(name::bytes).transpose()?;
-    let kind = handler::check(callable, topic.is_some())?;
-    let hash = handler::hash(callable)?;
+    let kind = signature::check(callable, topic.is_some())?;
+    let hash = signature::hash(callable)?;
     let needs_running = hub.get().event_loop().is_none();
     let running = if needs_running {
         event_loop::running(hub.py())?

@@ -10,8 +10,8 @@ class HandlerTask(asyncio.Task[None]):
     """A task that knows when somebody looks at it.
 
     Many handlers that do not suspend share one task. One that uses the task (``cancel()``, a
-    callback) must not share it: its coroutine is told, and the
-    others get a task of their own. asyncio itself does not come through here.
+    callback) must not share it: its coroutine is told, and the others get a task of their own.
+    asyncio itself does not come through here.
     """
 
     def __getattribute__(self, name: str) -> Any:

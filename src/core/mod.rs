@@ -53,7 +53,7 @@ pub struct Trash<H, M, D> {
 impl<H, M, D> Trash<H, M, D> {
     /// Drops what it holds. Most changes let go of nothing, and find that out at once.
     #[inline]
-    pub fn empty(self) {
+    pub fn discard(self) {
         let room = self.subscriptions.capacity()
             | self.calls.capacity()
             | self.logged.capacity()

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
 use super::context::{Contexts, Entered};
-use super::handler::is_awaitable;
+use super::signature::is_awaitable;
 use super::{Envelope, Subscription};
 use crate::python::{self, Raised, Sent};
 

@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use crate::python::Raised;
+use crate::python::{Raised, references};
 
 /// The context of the code that subscribed a handler. Only copies of it are ever entered, so
 /// handlers that subscribed with the same variables can share one.
@@ -173,11 +173,6 @@ impl Drop for Entered<'_> {
             PyErr::fetch(py).write_unraisable(py, Some(&self.context));
         }
     }
-}
-
-fn references(context: &Bound<'_, PyAny>) -> isize {
-    // SAFETY: attached, and `context` is alive.
-    unsafe { ffi::Py_REFCNT(context.as_ptr()) }
 }
 
 /// The identity of a context's variables. A context keeps them in an immutable mapping, which its

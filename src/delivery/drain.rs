@@ -55,7 +55,7 @@ pub fn spawn(py: Python<'_>, lane: &Arc<LoopLane>, phase: Phase) -> PyResult<()>
         rests: AtomicBool::new(false),
     };
     let drain = Bound::new(py, drain)?;
-    let task = python::call_with(task, [drain.as_any()], Some(lane.on_loop(py)))?;
+    let task = python::call_with(task, [drain.as_any()], Some(lane.task_arguments(py)))?;
     drain.get().interest.begin(&task);
     Ok(())
 }

@@ -28,7 +28,7 @@ pub struct LoopLane {
     /// `context=` an empty context: what the hub itself schedules keeps nobody's variables alive.
     in_context: Keyword,
     /// `loop=` the event loop, `name=` one for all tasks: to make a name for each costs time.
-    on_loop: Py<PyDict>,
+    task_arguments: Py<PyDict>,
     nudge: Nudge,
 }
 
@@ -38,15 +38,15 @@ impl LoopLane {
         static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = event_loop.py();
         let context = CONTEXT.import(py, "contextvars", "Context")?.call0()?;
-        let on_loop = PyDict::new(py);
-        on_loop.set_item(intern!(py, "loop"), event_loop)?;
-        on_loop.set_item(intern!(py, "name"), intern!(py, "pagebus"))?;
+        let task_arguments = PyDict::new(py);
+        task_arguments.set_item(intern!(py, "loop"), event_loop)?;
+        task_arguments.set_item(intern!(py, "name"), intern!(py, "pagebus"))?;
         Ok(Self {
             key: LaneKey::MAX,
             given,
             event_loop: event_loop.clone().unbind(),
             in_context: Keyword::new(intern!(py, "context"), context)?,
-            on_loop: on_loop.unbind(),
+            task_arguments: task_arguments.unbind(),
             nudge: Nudge::new(event_loop)?,
         })
     }
@@ -94,8 +94,8 @@ impl LoopLane {
     }
 
     /// Keyword arguments for a task on the event loop.
-    pub fn on_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyDict> {
-        self.on_loop.bind(py)
+    pub fn task_arguments<'py>(&self, py: Python<'py>) -> &Bound<'py, PyDict> {
+        self.task_arguments.bind(py)
     }
 
     /// Wakes the loop, if this thread is not the one that runs it.
@@ -135,7 +135,7 @@ impl LoopLane {
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
         self.in_context.traverse(visit)?;
-        visit.call(&self.on_loop)?;
+        visit.call(&self.task_arguments)?;
         self.nudge.traverse(visit)
     }
 }

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 
 use super::drain::Phase;
 use super::event_loop::{self, LoopLane};
-use super::handler::is_awaitable;
 use super::serving::Serving;
+use super::signature::is_awaitable;
 use super::{Envelope, Subscription};
 use crate::hub::PubSubHub;
 use crate::report;

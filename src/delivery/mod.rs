@@ -12,6 +12,7 @@ pub mod inline;
 pub mod nudge;
 pub mod pace;
 pub mod serving;
+pub mod signature;
 pub mod walk;
 pub mod watch;
 

@@ -43,42 +43,38 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// A handler that suspended in its call.
+    /// A handler that suspended in its call; also gives what it yielded.
     pub fn suspended(
         hub: Py<PubSubHub>,
         lane: Arc<LoopLane>,
-        (subscription, envelope): (&Arc<Subscription>, &Arc<Envelope>),
+        call: (&Arc<Subscription>, &Arc<Envelope>),
         suspended: Suspended,
     ) -> (Self, Py<PyAny>) {
         let stage = Stage::Suspended(suspended.awaitable, suspended.context);
-        let (subscription, envelope) = (subscription.clone(), Some(envelope.clone()));
-        (
-            Self {
-                hub,
-                lane,
-                subscription,
-                envelope,
-                stage,
-                entered: false,
-            },
-            suspended.yielded,
-        )
+        (Self::at(stage, hub, lane, call), suspended.yielded)
     }
 
     /// A handler that returned something to await, in a context.
     pub fn returned(
         hub: Py<PubSubHub>,
         lane: Arc<LoopLane>,
-        (subscription, envelope): (&Arc<Subscription>, &Arc<Envelope>),
+        call: (&Arc<Subscription>, &Arc<Envelope>),
         (value, context): (Py<PyAny>, Py<PyAny>),
     ) -> Self {
-        let stage = Stage::Returned(value, context);
-        let (subscription, envelope) = (subscription.clone(), Some(envelope.clone()));
+        Self::at(Stage::Returned(value, context), hub, lane, call)
+    }
+
+    fn at(
+        stage: Stage,
+        hub: Py<PubSubHub>,
+        lane: Arc<LoopLane>,
+        (subscription, envelope): (&Arc<Subscription>, &Arc<Envelope>),
+    ) -> Self {
         Self {
             hub,
             lane,
-            subscription,
-            envelope,
+            subscription: subscription.clone(),
+            envelope: Some(envelope.clone()),
             stage,
             entered: false,
         }

@@ -46,7 +46,7 @@ impl<'a, 'py> Watch<'a, 'py> {
         let current_task = CELL.import(event_loop.py(), "asyncio", "current_task")?;
         let task = python::call(current_task, [event_loop])?;
         interest.touched.store(false, Ordering::Release);
-        let references = references(task.as_borrowed());
+        let references = python::references(&task);
         Ok(Self {
             task,
             references,
@@ -59,14 +59,9 @@ impl<'a, 'py> Watch<'a, 'py> {
     pub fn is_owned(&self) -> bool {
         let (task, interest) = (self.task.as_borrowed(), self.interest);
         interest.touched.load(Ordering::Acquire)
-            || references(task) > self.references
+            || python::references(&self.task) > self.references
             || newest_weak_reference(task) != interest.weak_references.load(Ordering::Acquire)
     }
-}
-
-fn references(object: Borrowed<'_, '_, PyAny>) -> isize {
-    // SAFETY: attached, and `object` is alive.
-    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }
 
 /// The head of an object's list of weak references: it changes when one is made.

@@ -1,0 +1,204 @@
+//! What can be a handler: checked when it subscribes, so that a mistake shows where it was made.
+
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::handler::Kind;
+use crate::name::must_be;
+use crate::python;
+
+/// Flags of a code object: it takes `*args`; calling it makes a coroutine.
+const CO_VARARGS: u32 = 0x04;
+const CO_COROUTINE: u32 = 0x80;
+
+/// How to call a handler, or a `TypeError` that says why it cannot be one.
+pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
+    if !callable.is_callable() {
+        return Err(must_be("handler", "callable", callable));
+    }
+    let count = if on_topic { 2 } else { 1 };
+    let plain = Plain::of(callable)?;
+    let fits = match &plain {
+        Some(plain) => plain.takes(count)?,
+        None => None,
+    };
+    if !fits.map_or_else(|| signature_takes(callable, count), Ok)? {
+        return Err(wrong_arity(callable, on_topic));
+    }
+    match plain {
+        Some(plain) => plain.kind(callable),
+        None => kind(callable),
+    }
+}
+
+fn wrong_arity(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyErr {
+    let arguments = if on_topic {
+        "two arguments: topic, message"
+    } else {
+        "one argument: message"
+    };
+    let name = crate::report::describe(callable);
+    PyTypeError::new_err(format!("handler must take {arguments}; {name} does not"))
+}
+
+/// Part of Python's hash of a handler.
+pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<u16> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let hash = CELL.import(callable.py(), "builtins", "hash")?;
+    let hash = python::call(hash, [callable]).and_then(|hash| hash.extract::<isize>());
+    let hash = hash.map(|hash| {
+        hash.to_ne_bytes()
+            .chunks(2)
+            .fold(0, |all, part| all ^ u16::from_ne_bytes([part[0], part[1]]))
+    });
+    hash.map_err(|error| {
+        if !error.is_instance_of::<PyTypeError>(callable.py()) {
+            return error;
+        }
+        let unhashable = PyTypeError::new_err("handler must be hashable");
+        unhashable.set_cause(callable.py(), Some(error));
+        unhashable
+    })
+}
+
+fn inspect<'py>(
+    py: Python<'py>,
+    cell: &'static PyOnceLock<Py<PyAny>>,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    cell.import(py, "inspect", name)
+}
+
+fn is_coroutine_function(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    python::call(
+        inspect(callable.py(), &CELL, "iscoroutinefunction")?,
+        [callable],
+    )?
+    .is_truthy()
+}
+
+/// Whether a value that a handler returned is to be awaited.
+pub fn is_awaitable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    python::call(inspect(value.py(), &CELL, "isawaitable")?, [value])?.is_truthy()
+}
+
+/// How to call what is no Python function.
+fn kind(callable: &Bound<'_, PyAny>) -> PyResult<Kind> {
+    let inner = unwrap_partial(callable.clone())?;
+    let call = inner
+        .get_type()
+        .getattr(intern!(callable.py(), "__call__"))?;
+    let is_async = is_coroutine_function(callable)?
+        || is_coroutine_function(&inner)?
+        || is_coroutine_function(&call)?;
+    Ok(if is_async { Kind::Async } else { Kind::Sync })
+}
+
+/// The callable inside any number of `functools.partial`.
+fn unwrap_partial(mut callable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let partial = CELL.import(callable.py(), "functools", "partial")?.clone();
+    while callable.is_instance(&partial)? {
+        callable = callable.getattr(intern!(callable.py(), "func"))?;
+    }
+    Ok(callable)
+}
+
+/// A Python function, or a bound method of one: what its code says need not be asked of
+/// `inspect`, which takes longer than all the rest.
+struct Plain<'py> {
+    function: Bound<'py, PyAny>,
+    code: Bound<'py, PyAny>,
+    flags: u32,
+    /// The number of arguments that are bound already.
+    bound: u32,
+}
+
+impl<'py> Plain<'py> {
+    fn of(callable: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+        static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, mut function, mut bound) = (callable.py(), callable.clone(), 0);
+        let method = METHOD.import(py, "types", "MethodType")?;
+        while function.get_type().is(method) {
+            function = function.getattr(intern!(py, "__func__"))?;
+            bound += 1;
+        }
+        if !python::is_function(&function) {
+            return Ok(None);
+        }
+        let code = function.getattr(intern!(py, "__code__"))?;
+        let flags = code.getattr(intern!(py, "co_flags"))?.extract()?;
+        Ok(Some(Self {
+            function,
+            code,
+            flags,
+            bound,
+        }))
+    }
+
+    /// Whether it can be called with `count` positional arguments; `None` where only its
+    /// signature can tell.
+    fn takes(&self, count: u32) -> PyResult<Option<bool>> {
+        let (py, count) = (self.code.py(), self.bound + count);
+        let number = |name| self.code.getattr(name)?.extract::<u32>();
+        let keywords = number(intern!(py, "co_kwonlyargcount"))?;
+        let takes = number(intern!(py, "co_argcount"))?;
+        if keywords == 0 && takes == count {
+            return Ok(Some(true));
+        }
+        // A decorator's function can take anything, and say so of the function inside.
+        if keywords > 0 || self.has_attributes()? {
+            return Ok(None);
+        }
+        if takes < count {
+            return Ok(Some(self.flags & CO_VARARGS != 0));
+        }
+        let defaults = self.function.getattr(intern!(py, "__defaults__"))?;
+        let defaults = defaults.cast::<PyTuple>().map_or(0, PyTupleMethods::len);
+        Ok(Some(takes as usize <= count as usize + defaults))
+    }
+
+    /// How to call it. A function that does not make a coroutine can be marked as if it did, by
+    /// an attribute.
+    fn kind(&self, callable: &Bound<'_, PyAny>) -> PyResult<Kind> {
+        let is_async = self.flags & CO_COROUTINE != 0
+            || (self.has_attributes()? && is_coroutine_function(callable)?);
+        Ok(if is_async { Kind::Async } else { Kind::Sync })
+    }
+
+    fn has_attributes(&self) -> PyResult<bool> {
+        let attributes = self
+            .function
+            .getattr(intern!(self.function.py(), "__dict__"))?;
+        Ok(!attributes.cast::<PyDict>()?.is_empty())
+    }
+}
+
+/// Whether a callable's signature allows `count` positional arguments; yes if it has none.
+fn signature_takes(callable: &Bound<'_, PyAny>, count: u32) -> PyResult<bool> {
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = callable.py();
+    let Ok(signature) = python::call(inspect(py, &CELL, "signature")?, [callable]) else {
+        return Ok(true);
+    };
+    let (bind, none) = (
+        signature.getattr(intern!(py, "bind"))?,
+        py.None().into_bound(py),
+    );
+    let bound = if count == 1 {
+        python::call(&bind, [&none])
+    } else {
+        python::call(&bind, [&none, &none])
+    };
+    match bound {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(false),
+        Err(error) if error.is_instance_of::<PyAttributeError>(py) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
