@@ -121,20 +121,31 @@ pub fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
 // ---- dropped messages -----------------------------------------------------------------------
 
 /// Reports what became of a message for a busy handler, if it made another one give way.
-pub fn parked(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, parked: &Parked) {
+pub fn parked(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+    parked: &Parked,
+) {
     if let Parked::Dropped(count) = *parked {
-        loss(hub, subscription, count);
+        loss(hub, subscription, envelope, count);
     }
 }
 
 /// Counts a message dropped for one subscription, the `count`-th of a burst, and reports the
 /// first.
-pub fn loss(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, count: u32) {
+pub fn loss(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+    count: u32,
+) {
     hub.get().counters.add_dropped(1);
     if count == 1 {
         let result = overflow(
             hub,
             subscription,
+            Some(envelope),
             count,
             "does not keep up; dropping its oldest",
         );
@@ -142,10 +153,17 @@ pub fn loss(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, count: u32)
     }
 }
 
-/// Reports the end of a burst of losses, if one ended.
-pub fn recovered(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, burst: Option<u32>) {
+/// Reports the end of a burst of losses, if one ended. `envelope` is any message of the
+/// subscription, where there is one at hand.
+pub fn recovered(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+    envelope: Option<&Envelope>,
+    burst: Option<u32>,
+) {
     if let Some(count) = burst {
-        let result = overflow(hub, subscription, count, "has caught up; dropped");
+        let what = "has caught up; dropped";
+        let result = overflow(hub, subscription, envelope, count, what);
         contain(hub, result);
     }
 }
@@ -153,15 +171,20 @@ pub fn recovered(hub: &Bound<'_, PubSubHub>, subscription: &Subscription, burst:
 fn overflow(
     hub: &Bound<'_, PubSubHub>,
     subscription: &Subscription,
+    envelope: Option<&Envelope>,
     count: u32,
     what: &str,
 ) -> PyResult<()> {
     let py = hub.py();
     let callable = subscription.handler.callable(py);
     let session_id = name::text(py, &subscription.owner.id)?;
-    let topic = hub.get().topic_of(py, subscription);
-    let topic = topic.map(|topic| name::text(py, &topic)).transpose()?;
-    let topic = topic.map(Bound::unbind);
+    let topic = if let Some(envelope) = envelope {
+        envelope.message.topic.as_ref().map(|t| t.clone_ref(py))
+    } else {
+        let topic = hub.get().topic_of(py, subscription);
+        let topic = topic.map(|topic| name::text(py, &topic)).transpose()?;
+        topic.map(Bound::unbind)
+    };
     let place = place(&session_id, topic.as_ref());
     let text = format!(
         "handler {} of {place} {what} {}",
@@ -323,13 +346,17 @@ fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
+fn contain(hub: &Bound<'_, PubSubHub>, result: PyResult<()>) {
+    contained(hub.py(), result, Some(hub));
+}
+
 /// Where even a report fails, the interpreter's last resort gets it. A Ctrl-C that came while the
 /// report was made is given to the main thread again.
-fn contain(hub: &Bound<'_, PubSubHub>, result: PyResult<()>) {
+pub fn contained(py: Python<'_>, result: PyResult<()>, hub: Option<&Bound<'_, PubSubHub>>) {
     match result {
         Ok(()) => {}
         // SAFETY: attached; it only marks a signal as pending.
-        Err(error) if is_interrupt(hub.py(), &error) => unsafe { ffi::PyErr_SetInterrupt() },
-        Err(error) => error.write_unraisable(hub.py(), Some(hub)),
+        Err(error) if is_interrupt(py, &error) => unsafe { ffi::PyErr_SetInterrupt() },
+        Err(error) => error.write_unraisable(py, hub.map(Bound::as_any)),
     }
 }

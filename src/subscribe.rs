@@ -148,7 +148,7 @@ enum Lane {
 struct Wanted<'a> {
     session: &'a [u8],
     topic: Option<&'a [u8]>,
-    hash: u16,
+    hash: u32,
     lane: Lane,
     overlaps: bool,
     handler: Option<Handler>,

@@ -215,6 +215,9 @@ impl<H, M> Registry<H, M> {
 
     /// The topic of a subscription that has not ended.
     pub fn topic_of(&self, subscription: &Subscription<H>) -> Option<&Name> {
+        if subscription.is_cancelled() {
+            return None;
+        }
         let group = self.groups.get(subscription.group as usize)?;
         self.topics[group.topic as usize].name.as_ref()
     }
@@ -282,16 +285,19 @@ impl<H, M> Registry<H, M> {
 
     /// Empties the sessions' queues; returns how many calls that were.
     pub fn abandon_queues(&mut self, removed: &mut Vec<Call<H, M>>) -> usize {
-        let before = removed.len();
+        let mut count = 0;
         let sessions: Vec<_> = self.sessions.iter().map(|(index, _)| key(index)).collect();
         for session in sessions {
             if let Some(owner) = self.session(session) {
-                owner.queue().remove_unless(|_| false, &Own, removed);
+                if let Some(queue) = &mut owner.queue {
+                    count += queue.len();
+                    queue.remove_unless(|_| false, &Own, removed);
+                }
                 owner.scheduled = false;
             }
             self.release_session(session);
         }
-        removed.len() - before
+        count
     }
 
     /// Forgets a session that nothing needs any more.

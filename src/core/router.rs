@@ -74,8 +74,8 @@ pub enum Ready {
 
 /// Losses that a dispatch brought about or to an end.
 pub enum Loss<H, M> {
-    /// A subscription lost a message, the n-th of a burst.
-    Dropped(Arc<Subscription<H>>, u32),
+    /// A subscription lost a message to that one, the n-th of a burst.
+    Dropped(Call<H, M>, u32),
     /// The lane has caught up with the topic of a message, after a burst of that many.
     CaughtUp(Arc<Envelope<M>>, u32),
 }

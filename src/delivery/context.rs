@@ -28,9 +28,15 @@ impl Captured {
 
     /// A context with the same variables.
     pub fn copy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.try_copy(py).map_err(|raised| raised.fetch(py))
+    }
+
+    fn try_copy<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>, Raised> {
         // SAFETY: attached; it is a context object; the result is a new reference or null with an
         // exception set.
-        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(self.0.as_ptr())) }
+        let copy = unsafe { ffi::PyContext_Copy(self.0.as_ptr()) };
+        // SAFETY: as above.
+        unsafe { Bound::from_owned_ptr_or_opt(py, copy) }.ok_or(Raised)
     }
 
     /// The same, for another handler.
@@ -53,12 +59,18 @@ impl Captured {
 pub struct Contexts<'py> {
     py: Python<'py>,
     entered: Option<Entered<'py>>,
+    /// A context that was left untouched, for the next call.
+    spare: Option<Spare<'py>>,
 }
 
 impl<'py> Contexts<'py> {
     /// Nobody's context.
     pub fn new(py: Python<'py>) -> Self {
-        Self { py, entered: None }
+        Self {
+            py,
+            entered: None,
+            spare: None,
+        }
     }
 
     /// Makes a context with the captured variables current: a fresh copy, or one that nobody can
@@ -66,34 +78,34 @@ impl<'py> Contexts<'py> {
     #[inline]
     pub fn enter(&mut self, captured: &Captured) -> Result<(), Raised> {
         let variables = Variables::of(captured.0.bind(self.py));
-        if let Some(entered) = &mut self.entered
+        if let Some(entered) = &self.entered
+            && entered.variables == variables
             && entered.is_untouched()
-            && (entered.variables == variables || entered.exchange(variables)?)
         {
             return Ok(());
         }
         self.leave();
-        // SAFETY: attached; it is a context object; the result is a new reference or null with an
-        // exception set.
-        let copy = unsafe {
-            let copy = ffi::PyContext_Copy(captured.0.as_ptr());
-            Bound::from_owned_ptr_or_opt(self.py, copy).ok_or(Raised)?
+        let spare = self.spare.take().and_then(|spare| spare.with(variables));
+        let context = match spare {
+            Some(context) => context,
+            None => captured.try_copy(self.py)?,
         };
-        self.entered = Some(Entered::new(copy, variables)?);
+        self.entered = Some(Entered::new(context, variables)?);
         Ok(())
     }
 
     /// The context that was entered, to go on in it later; it is left.
     pub fn take(&mut self) -> Option<Bound<'py, PyAny>> {
         let entered = self.entered.take()?;
-        let context = entered.context.clone();
-        drop(entered);
-        Some(context)
+        Some(entered.context.clone())
     }
 
     /// Makes the context current that was before.
+    #[inline]
     pub fn leave(&mut self) {
-        self.entered = None;
+        if let Some(entered) = self.entered.take() {
+            self.spare = entered.leave();
+        }
     }
 }
 
@@ -102,6 +114,7 @@ pub struct Entered<'py> {
     context: Bound<'py, PyAny>,
     variables: Variables,
     references: isize,
+    is_left: bool,
 }
 
 impl<'py> Entered<'py> {
@@ -122,6 +135,7 @@ impl<'py> Entered<'py> {
             context,
             variables,
             references,
+            is_left: false,
         })
     }
 
@@ -133,45 +147,68 @@ impl<'py> Entered<'py> {
             && Variables::of(&self.context) == self.variables
     }
 
-    /// Enters it again with other variables, those of a context that is alive: what a copy of that
-    /// context would be. Only for one that is untouched. `false` where it cannot be done.
+    /// Leaves it. One that was not touched can be entered again.
     #[inline]
-    fn exchange(&mut self, variables: Variables) -> Result<bool, Raised> {
-        let (context, Some(Some(place))) = (self.context.as_ptr(), PLACE.get()) else {
-            return Ok(false);
-        };
-        if variables.0.is_null() || !place.can_be_set {
-            return Ok(false);
-        }
-        // SAFETY: attached, with no exception set. The word at this place is the context's own
-        // reference to its variables, and becomes one to others of the same type, which are alive;
-        // nobody else refers to the context. It is left meanwhile, because Python remembers
-        // values of variables for as long as no context is entered or left.
-        unsafe {
-            if ffi::PyContext_Exit(context) != 0 {
-                return Err(Raised);
-            }
-            ffi::Py_INCREF(variables.0);
-            let word = context.cast::<*mut ffi::PyObject>().add(place.word);
-            ffi::Py_DECREF(word.replace(variables.0));
-            self.variables = variables;
-            if ffi::PyContext_Enter(context) != 0 {
-                return Err(Raised);
-            }
-        }
-        Ok(true)
+    fn leave(mut self) -> Option<Spare<'py>> {
+        let is_untouched = self.is_untouched();
+        let is_spare = self.exit() && is_untouched;
+        is_spare.then(|| Spare {
+            context: self.context.clone(),
+            variables: self.variables,
+        })
     }
-}
 
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        // SAFETY: attached; `enter` succeeded with this context on this thread, and no exception
-        // is set: results of calls were fetched before.
+    /// Tells whether it could be left: code written in C can enter contexts and stay in them.
+    #[inline]
+    fn exit(&mut self) -> bool {
+        self.is_left = true;
+        // SAFETY: attached; this context was entered on this thread, and no exception is set:
+        // results of calls were fetched before.
         let status: c_int = unsafe { ffi::PyContext_Exit(self.context.as_ptr()) };
         if status != 0 {
             let py = self.context.py();
             PyErr::fetch(py).write_unraisable(py, Some(&self.context));
         }
+        status == 0
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if !self.is_left {
+            self.exit();
+        }
+    }
+}
+
+/// A context that nobody else refers to and that is not entered.
+struct Spare<'py> {
+    context: Bound<'py, PyAny>,
+    variables: Variables,
+}
+
+impl<'py> Spare<'py> {
+    /// The context with those variables, which a context has that is alive: as a copy of that one
+    /// would be. `None` where that cannot be done.
+    #[inline]
+    fn with(self, variables: Variables) -> Option<Bound<'py, PyAny>> {
+        if self.variables == variables {
+            return Some(self.context);
+        }
+        let place = PLACE.get()?.as_ref().filter(|place| place.can_be_set)?;
+        if variables.0.is_null() {
+            return None;
+        }
+        // SAFETY: attached. The word at this place is the context's own reference to its
+        // variables, and becomes one to others of the same type, which are alive. Nobody else
+        // refers to the context, and it is not entered: Python remembers values of variables only
+        // for as long as no context is entered or left.
+        unsafe {
+            ffi::Py_INCREF(variables.0);
+            let word = self.context.as_ptr().cast::<*mut ffi::PyObject>();
+            ffi::Py_DECREF(word.add(place.word).replace(variables.0));
+        }
+        Some(self.context)
     }
 }
 

@@ -21,7 +21,7 @@ use super::event_loop::LoopLane;
 use super::handler::is_quit;
 use super::pace::Pace;
 use super::serving::Serving;
-use super::walk::{SLICE, Stop, Walk};
+use super::walk::{SLICE, STRIDE, Stop, Walk};
 use super::watch::{Interest, Watch};
 use crate::python;
 use crate::report;
@@ -182,7 +182,7 @@ impl Drain {
         if duty
             .pace
             .lock()
-            .get_or_insert_with(Pace::new)
+            .get_or_insert_with(|| Pace::new(STRIDE))
             .has_lasted(SLICE)
         {
             return Ok(Some(self.rest(py, duty)));
@@ -287,7 +287,7 @@ impl Drain {
                 }
             }
             owned = owned || is_owned();
-            let pace = pace.get_or_insert_with(Pace::new);
+            let pace = pace.get_or_insert_with(|| Pace::new(STRIDE));
             if owned || result.is_err() || (pace.count() && pace.elapsed() >= SLICE) {
                 return serving.pass_on(py).and(result);
             }

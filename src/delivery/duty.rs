@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::event_loop::LoopLane;
 use super::pace::Pace;
-use super::walk::SLICE;
+use super::walk::{SLICE, STRIDE};
 use super::{Fanout, Router, Trash};
 use crate::hub::PubSubHub;
 use crate::python;
@@ -60,7 +60,7 @@ impl Duty {
 
     /// Begins a turn.
     pub fn begin_turn(&self) {
-        *self.pace.lock() = Some(Pace::new());
+        *self.pace.lock() = Some(Pace::new(STRIDE));
         self.resting.store(false, Ordering::Release);
     }
 

@@ -35,9 +35,7 @@ pub struct LoopLane {
 impl LoopLane {
     /// A lane on `event_loop`.
     pub fn new(event_loop: &Bound<'_, PyAny>, given: bool) -> PyResult<Self> {
-        static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = event_loop.py();
-        let context = CONTEXT.import(py, "contextvars", "Context")?.call0()?;
         let task_arguments = PyDict::new(py);
         task_arguments.set_item(intern!(py, "loop"), event_loop)?;
         task_arguments.set_item(intern!(py, "name"), intern!(py, "pagebus"))?;
@@ -45,7 +43,7 @@ impl LoopLane {
             key: LaneKey::MAX,
             given,
             event_loop: event_loop.clone().unbind(),
-            in_context: Keyword::new(intern!(py, "context"), context)?,
+            in_context: in_empty_context(py)?,
             task_arguments: task_arguments.unbind(),
             nudge: Nudge::new(event_loop)?,
         })
@@ -140,6 +138,13 @@ impl LoopLane {
     }
 }
 
+/// `context=` an empty one.
+pub fn in_empty_context(py: Python<'_>) -> PyResult<Keyword> {
+    static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let context = CONTEXT.import(py, "contextvars", "Context")?.call0()?;
+    Keyword::new(intern!(py, "context"), context)
+}
+
 /// The event loop that runs on this thread.
 pub fn running(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -147,7 +152,8 @@ pub fn running(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
     Ok((!event_loop.is_none()).then(|| event_loop.unbind()))
 }
 
-fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+/// Whether an event loop is closed.
+pub fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     python::call_method(event_loop, intern!(event_loop.py(), "is_closed"), [], None)?.is_truthy()
 }
 

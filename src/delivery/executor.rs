@@ -38,6 +38,8 @@ const DISPATCH: usize = 1024;
 const BATCH: usize = 64;
 /// Time of one session before the next session gets its turn.
 const SESSION_TURN: Duration = Duration::from_millis(5);
+/// Deliveries between two looks at the clock: sync handlers may block, and so hold up others.
+const STRIDE: u32 = 1;
 /// Time of one job before other users of the executor get their turn.
 const JOB_TURN: Duration = Duration::from_millis(50);
 
@@ -207,7 +209,7 @@ fn run(hub: &Bound<'_, PubSubHub>) {
             hub,
             lane,
             contexts: Contexts::new(hub.py()),
-            pace: Pace::new(),
+            pace: Pace::new(STRIDE),
             calling: false,
         };
         worker.work();
@@ -226,7 +228,7 @@ impl Worker<'_, '_> {
                 if self.hands_over() {
                     return;
                 }
-                self.pace = Pace::new();
+                self.pace = Pace::new(STRIDE);
             }
         }
     }
@@ -282,14 +284,13 @@ impl Worker<'_, '_> {
 
     #[cold]
     fn report(&mut self, losses: &[Loss], hired: bool) {
-        self.contexts.leave();
         if hired {
             start_worker(self.hub, self.lane);
         }
         for loss in losses {
             match loss {
-                Loss::Dropped(subscription, count) => {
-                    report::loss(self.hub, subscription, *count);
+                Loss::Dropped((subscription, envelope), count) => {
+                    report::loss(self.hub, subscription, envelope, *count);
                 }
                 Loss::CaughtUp(envelope, burst) => {
                     report::topic_recovered(self.hub, envelope, Some(*burst));
@@ -345,10 +346,8 @@ impl Worker<'_, '_> {
         if next.hired {
             start_worker(self.hub, lane);
         }
-        if next.burst.is_some() {
-            self.contexts.leave();
-            report::recovered(self.hub, &next.call.0, next.burst);
-        }
+        let (subscription, envelope) = &next.call;
+        report::recovered(self.hub, subscription, Some(envelope), next.burst);
         Some(next)
     }
 
@@ -369,7 +368,6 @@ impl Worker<'_, '_> {
         if let Some(nudge) = &self.lane.nudge
             && nudge.is_overdue(py)
         {
-            self.contexts.leave();
             self.change(|_, _| ());
             nudge.give_way(py);
         }
@@ -378,17 +376,12 @@ impl Worker<'_, '_> {
     fn call(&mut self, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
         let (hub, py) = (self.hub, self.hub.py());
         let result = call::call(&mut self.contexts, py, subscription, envelope);
-        if let Ok(Some(value)) = &result
-            && value.is_none()
-        {
-            hub.get().counters.add_delivered(1);
-            return;
-        }
         let result = result.map_err(|raised| raised.fetch(py));
         self.contexts.leave();
         match result {
             // A hook may have run since the call was handed out, and ended the subscription.
             Ok(None) => return,
+            Ok(Some(value)) if value.is_none() => {}
             Ok(Some(value)) => {
                 finish::on_loop(hub, subscription, envelope, &value);
             }

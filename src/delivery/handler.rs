@@ -50,7 +50,7 @@ pub struct Handler {
     pub context: Captured,
     /// Part of Python's hash of the callable: equal handlers have equal ones, and most others
     /// do not.
-    pub hash: u16,
+    pub hash: u32,
     /// How it is called.
     pub kind: Kind,
     has_home: bool,
@@ -61,7 +61,7 @@ impl Handler {
     /// runs now, for what a sync handler leaves to be awaited in a hub without a loop.
     pub fn new(
         callable: &Bound<'_, PyAny>,
-        hash: u16,
+        hash: u32,
         kind: Kind,
         home: Option<&Py<PyAny>>,
     ) -> PyResult<Self> {

@@ -69,11 +69,13 @@ fn resume(
     subscription: &Arc<Subscription>,
     delivered: &mut u64,
 ) -> PyResult<()> {
+    let mut last: Option<Arc<Envelope>> = None;
     loop {
         let unpark = |router: &mut super::Router, _: &mut super::Trash| router.unpark(subscription);
         let (next, burst) = hub.get().change(hub.py(), unpark);
-        report::recovered(hub, subscription, burst);
+        report::recovered(hub, subscription, last.as_deref(), burst);
         let Some(envelope) = next else { return Ok(()) };
+        last = Some(envelope.clone());
         *delivered += 1;
         if make(hub, &mut Contexts::new(hub.py()), subscription, &envelope)? {
             hub.get()

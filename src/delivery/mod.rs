@@ -79,6 +79,6 @@ fn waits(
 ) -> bool {
     let park = |router: &mut Router, trash: &mut Trash| router.park(subscription, envelope, trash);
     let parked = hub.get().change(hub.py(), park);
-    report::parked(hub, subscription, &parked);
+    report::parked(hub, subscription, envelope, &parked);
     !matches!(parked, Parked::Free)
 }

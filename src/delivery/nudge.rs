@@ -13,10 +13,12 @@ use parking_lot::{Condvar, Mutex};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
-use super::event_loop::running;
+use super::event_loop::{self, running};
 use crate::lock::lock;
-use crate::python;
+use crate::python::{self, Keyword};
+use crate::report;
 
 /// Workers give way after their first call, so that the first message is on its way at once; then
 /// after a turn that doubles from the shortest to the longest. To hand the interpreter over and
@@ -39,6 +41,7 @@ impl Nudge {
     pub fn new(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         let nudged = Nudged {
             event_loop: event_loop.clone().unbind(),
+            in_context: event_loop::in_empty_context(event_loop.py())?,
             threads_take_turns: threads_take_turns(event_loop.py())?,
             under_way: AtomicBool::new(false),
             round: Mutex::default(),
@@ -58,14 +61,14 @@ impl Nudge {
     fn wake(&self, py: Python<'_>) {
         let nudged = self.0.get();
         lock(py, &nudged.round).begin();
-        let (event_loop, schedule) = (
-            nudged.event_loop.bind(py),
-            intern!(py, "call_soon_threadsafe"),
-        );
-        let callback = self.0.bind(py).as_any();
-        if python::call_method(event_loop, schedule, [callback], None).is_err() {
-            // A loop that is closed has nobody left to wake, now or later.
+        let schedule = intern!(py, "call_soon_threadsafe");
+        if let Err(error) = nudged.schedule(self.0.bind(py), schedule) {
             lock(py, &nudged.round).since = None;
+            // A loop that is closed has nobody left to wake, now or later.
+            if !event_loop::is_closed(nudged.event_loop.bind(py)).unwrap_or(true) {
+                nudged.under_way.store(false, Ordering::Release);
+                report::contained(py, Err(error), None);
+            }
         }
     }
 
@@ -155,6 +158,7 @@ impl Round {
 #[pyclass(frozen, module = "pagebus._core")]
 struct Nudged {
     event_loop: Py<PyAny>,
+    in_context: Keyword,
     threads_take_turns: bool,
     /// The loop was woken and has not come round.
     under_way: AtomicBool,
@@ -163,13 +167,19 @@ struct Nudged {
 }
 
 impl Nudged {
+    fn schedule(&self, own: &Bound<'_, Self>, method: &Bound<'_, PyString>) -> PyResult<()> {
+        let event_loop = self.event_loop.bind(own.py());
+        let in_context = Some(&self.in_context);
+        python::call_method(event_loop, method, [own.as_any()], in_context).map(drop)
+    }
+
     /// Waits until the loop has come round; detached.
     fn wait(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut round = self.round.lock();
         while round.is_overdue() {
             round.awaited = true;
-            if self.came_round.wait_until(&mut round, deadline).timed_out() {
+            if self.came_round.wait_until(&mut round, deadline).timed_out() && round.is_overdue() {
                 round.lose_patience();
                 self.came_round.notify_all();
             }
@@ -197,11 +207,11 @@ impl Nudged {
         if own.comes_round(py) {
             return Ok(());
         }
-        let call_soon = intern!(py, "call_soon");
-        python::call_method(own.event_loop.bind(py), call_soon, [slf.as_any()], None).map(drop)
+        own.schedule(slf, intern!(py, "call_soon"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.event_loop)
+        visit.call(&self.event_loop)?;
+        self.in_context.traverse(&visit)
     }
 }

@@ -3,9 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-/// Deliveries between two looks, at the most: handlers that turn out to be slow are noticed within
-/// this many.
-const STRIDE: u32 = 16;
 /// Time between two looks, at the most, if handlers are as fast as before.
 const INTERVAL: Duration = Duration::from_micros(50);
 
@@ -17,14 +14,17 @@ pub struct Pace {
     elapsed: Duration,
     calls: u32,
     stride: u32,
+    most: u32,
     /// Deliveries until the next look.
     left: u32,
 }
 
 impl Pace {
-    /// A stretch that begins now.
-    pub fn new() -> Self {
+    /// A stretch that begins now. There are `most` deliveries between two looks, at the most:
+    /// handlers that turn out to be slow are noticed within this many.
+    pub fn new(most: u32) -> Self {
         Self {
+            most,
             started: Instant::now(),
             elapsed: Duration::ZERO,
             calls: 0,
@@ -65,7 +65,7 @@ impl Pace {
     fn look(&mut self) {
         let before = std::mem::replace(&mut self.elapsed, self.started.elapsed());
         let each = self.elapsed.saturating_sub(before) / self.stride;
-        let most = (self.stride * 2).min(STRIDE);
+        let most = (self.stride * 2).min(self.most);
         let fits = u32::try_from(fits(INTERVAL, each)).unwrap_or(most);
         self.stride = fits.clamp(1, most);
         self.left = self.stride;

@@ -163,7 +163,7 @@ impl Serving {
         let (next, burst) = hub
             .get()
             .change(py, |router, _| next(router, &self.subscription));
-        report::recovered(hub, &self.subscription, burst);
+        report::recovered(hub, &self.subscription, self.envelope.as_deref(), burst);
         Ok(next)
     }
 

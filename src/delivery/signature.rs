@@ -13,6 +13,8 @@ use crate::python;
 /// Flags of a code object: it takes `*args`; calling it makes a coroutine.
 const CO_VARARGS: u32 = 0x04;
 const CO_COROUTINE: u32 = 0x80;
+/// An odd number without pattern: 2 to the power of 64, divided by the golden ratio.
+const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// How to call a handler, or a `TypeError` that says why it cannot be one.
 pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
@@ -44,16 +46,12 @@ fn wrong_arity(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyErr {
     PyTypeError::new_err(format!("handler must take {arguments}; {name} does not"))
 }
 
-/// Part of Python's hash of a handler.
-pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<u16> {
+/// Part of Python's hash of a handler, mixed so that other hashes have other parts.
+pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<u32> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let hash = CELL.import(callable.py(), "builtins", "hash")?;
-    let hash = python::call(hash, [callable]).and_then(|hash| hash.extract::<isize>());
-    let hash = hash.map(|hash| {
-        hash.to_ne_bytes()
-            .chunks(2)
-            .fold(0, |all, part| all ^ u16::from_ne_bytes([part[0], part[1]]))
-    });
+    let hash = python::call(hash, [callable]).and_then(|hash| hash.extract::<i64>());
+    let hash = hash.map(|hash| (hash.cast_unsigned().wrapping_mul(SCATTER) >> 32) as u32);
     hash.map_err(|error| {
         if !error.is_instance_of::<PyTypeError>(callable.py()) {
             return error;

@@ -17,6 +17,8 @@ use crate::report;
 
 /// How long a drain task keeps the loop before other callbacks get their turn.
 pub const SLICE: Duration = Duration::from_millis(1);
+/// Deliveries between two looks at the clock, at the most.
+pub const STRIDE: u32 = 8;
 
 /// Why a walk stops before the log is empty.
 pub enum Stop {
@@ -46,7 +48,7 @@ impl<'a, 'py> Walk<'a, 'py> {
             duty,
             watch,
             contexts: Contexts::new(py),
-            pace: duty.pace.lock().unwrap_or_else(Pace::new),
+            pace: duty.pace.lock().unwrap_or_else(|| Pace::new(STRIDE)),
             delivered: 0,
         }
     }

@@ -347,3 +347,32 @@ def test_calls_that_may_overlap_have_a_limit_while_others_keep_the_worker(log: A
     assert hub.stats().pending == 0
     assert len(made) - 1 + hub.stats().dropped == 50 * LIMIT
     log.take_all()
+
+
+class OneJob(WatchedExecutor):
+    """Takes one job, and drops all others without a word."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return super().submit(fn, *args, **kwargs) if not self.submitted else None
+
+
+def test_what_gave_way_is_counted_once_when_the_executor_drops_its_job(caplog: Any):
+    executor, got = OneJob(1), Recorder()
+    hub = PubSubHub(executor=executor, max_pending=1)
+
+    def send_one_more(message: int) -> None:
+        got.record(message)
+        if message == 0:
+            hub.send_all(1)
+        else:
+            time.sleep(LONGER_THAN_A_JOB)
+
+    hub.subscribe("ann", send_one_more)
+    hub.subscribe("bob", got.record)
+    hub.send_all(0)
+    executor.wait_idle()
+    stats = hub.stats()
+
+    assert stats.delivered + stats.dropped == 2 * stats.published
+    assert stats.pending == 0
+    executor.shutdown()

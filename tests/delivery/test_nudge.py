@@ -1,7 +1,11 @@
 """Workers and the event loop: each gets its turn, and neither waits for the other for ever."""
 
 import asyncio
+import contextvars
+import gc
+import signal
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -147,3 +151,58 @@ def test_workers_that_wait_for_a_busy_loop_go_on_when_it_is_free():
     executor.wait_idle()
     thread.close()
     executor.shutdown()
+
+
+class Interrupted(asyncio.SelectorEventLoop):
+    """Ctrl-C is pressed while a wake-up is under way."""
+
+    wake_ups = 0
+    interrupt = False
+
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:
+        self.wake_ups += 1
+        if self.interrupt:
+            self.interrupt = False
+            signal.raise_signal(signal.SIGINT)
+        return super().call_soon_threadsafe(*args, **kwargs)
+
+
+def test_ctrl_c_in_a_wake_up_is_not_lost_and_neither_are_later_wake_ups():
+    thread, got = LoopThread(Interrupted), Recorder()
+    hub, loop = PubSubHub(thread.loop), thread.loop
+    hub.subscribe("ann", got.record)
+    hub.send_all(1)
+    thread.spin()
+    loop.interrupt = True
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.send_all(2)
+    before = loop.wake_ups
+    hub.send_all(3)
+
+    assert loop.wake_ups == before + 1
+    assert got == [1, 2, 3]
+    thread.close()
+
+
+def test_a_wake_up_keeps_nothing_of_a_session_alive():
+    loop, executor, got = asyncio.new_event_loop(), WatchedExecutor(1), Recorder()
+    hub = PubSubHub(loop, executor)
+    of_session: contextvars.ContextVar[Any] = contextvars.ContextVar("of_session")
+
+    def subscribe() -> weakref.ref[Recorder]:
+        own = Recorder()
+        of_session.set(own)
+        hub.subscribe("ann", got.record)
+        return weakref.ref(own)
+
+    own = contextvars.Context().run(subscribe)
+    hub.send_all("the loop does not run")
+    got.wait(1)
+    executor.wait_idle()
+    hub.unsubscribe_all("ann")
+    executor.shutdown()
+    gc.collect()
+
+    assert own() is None
+    loop.close()

@@ -158,8 +158,8 @@ def test_a_future_returned_by_an_inline_handler_keeps_the_next_message_waiting()
     hub = PubSubHub(loop=thread.loop)
 
     def handler(message: Any) -> Awaitable[None]:
-        got.record(message)
         futures.append(thread.loop.create_future())
+        got.record(message)
         return futures[-1]
 
     hub.subscribe("ann", handler)

@@ -499,3 +499,23 @@ def test_a_concurrent_handler_that_never_ends_has_a_limit_too(log: Any):
     thread.spin()
     thread.close()
     log.take_all()
+
+
+def test_losses_of_a_handler_that_leaves_meanwhile_are_told_with_its_own_topic():
+    thread, gate, told = LoopThread(), Gate(), Recorder()
+    hub = PubSubHub(thread.loop, max_pending=1, on_overflow=told.record)
+
+    async def leave(topic: str, message: int) -> None:
+        await gate.passed(message)
+        news.cancel()
+        hub.subscribe_topic("bob", "somebody else's topic", lambda topic, message: None)
+
+    news = hub.subscribe_topic("ann", "news", leave)
+    for message in range(5):
+        hub.send_all_on_topic("news", message)
+        thread.spin()
+    gate.open()
+    told.wait(2)
+
+    assert {overflow.topic for overflow in told} == {"news"}
+    thread.close()

@@ -3,10 +3,14 @@
 import asyncio
 import contextvars
 import threading
+import time
 from typing import Any
 
 from delivery_modes import DEADLINE, Bus, Recorder, WatchedExecutor
 from pagebus import PubSubHub
+
+LONGER_THAN_A_JOB = 0.06
+"""Seconds in one handler after which its job hands over to another one."""
 
 page: contextvars.ContextVar[str] = contextvars.ContextVar("page", default="nobody's page")
 
@@ -270,3 +274,32 @@ def test_every_call_starts_from_the_subscribers_context(bus: Bus):
     bus.settle()
 
     assert got == ["ann"] * 3
+
+
+class CarryingExecutor(WatchedExecutor):
+    """Runs jobs in the context of whoever submits them, as many frameworks' executors do."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        submitters.append(page.get())
+        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)
+
+
+submitters: list[str] = []
+
+
+def test_workers_hooks_and_executors_know_of_no_session():
+    executor, hook_saw = CarryingExecutor(1), Recorder()
+    hub = PubSubHub(executor=executor, on_error=lambda failure: hook_saw.record(page.get()))
+    submitters.clear()
+
+    def work_then_fail(message: Any) -> None:
+        time.sleep(LONGER_THAN_A_JOB)
+        raise ValueError
+
+    for name in ("ann", "bob", "cat", "dan"):
+        in_page(name, hub.subscribe, name, work_then_fail)
+    hub.send_all("hello")
+
+    assert hook_saw.wait(4) == ["nobody's page"] * 4
+    assert set(submitters) == {"nobody's page"}
+    executor.shutdown()

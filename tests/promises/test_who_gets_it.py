@@ -4,7 +4,10 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from delivery_modes import Bus, Recorder
+from pagebus import PubSubHub
 
 
 def test_every_handler_of_every_session_gets_a_broadcast_once(bus: Bus):
@@ -276,3 +279,27 @@ def test_two_hubs_do_not_hear_each_other(bus: Bus):
     bus.settle()
 
     assert (mine, theirs) == (["here"], ["there"])
+
+
+@pytest.mark.parametrize("stranger", [1, 65_536, 2**32, -2])
+def test_handlers_with_other_hashes_are_never_compared(stranger: int):
+    @dataclass(eq=False)
+    class Handler:
+        number: int
+
+        def __hash__(self) -> int:
+            return self.number
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("not the same, as the hashes tell")
+
+        def __call__(self, message: Any) -> None:
+            got.record(self.number)
+
+    hub, got = PubSubHub(), Recorder()
+    for number in (0, 7, stranger):
+        hub.subscribe("ann", Handler(number))
+
+    hub.send_all("hello")
+
+    assert got == [0, 7, stranger]

@@ -128,7 +128,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     ) -> Option<Call<H, M>> {
         match self.park(&call.0, &call.1, trash) {
             Parked::Free if !call.0.is_cancelled() => return Some(call),
-            Parked::Dropped(count) => losses.push(Loss::Dropped(call.0.clone(), count)),
+            Parked::Dropped(count) => losses.push(Loss::Dropped(call.clone(), count)),
             Parked::Free | Parked::Waiting => {}
         }
         trash.calls.push(call);
@@ -248,9 +248,14 @@ fn append<H, M, D>(
     trash: &mut Trash<H, M, D>,
 ) -> usize {
     let before = queue.len();
-    if queue.push(subscription.clone(), envelope, subscription.share(), limit) {
+    if queue.push(
+        subscription.clone(),
+        envelope.clone(),
+        subscription.share(),
+        limit,
+    ) {
         let count = subscription.share().count_dropped();
-        losses.push(Loss::Dropped(subscription, count));
+        losses.push(Loss::Dropped((subscription, envelope), count));
         queue.compact(&Own, &mut trash.calls);
     }
     queue.len() - before
