@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Handed on to pytest: make test PYTEST_ARGS="-k order"
 PYTEST_ARGS ?=
+# Handed on to the benchmark: make bench BENCH_ARGS="--names 'inline *'"
+BENCH_ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -24,10 +26,10 @@ export PYTHONUTF8 := 1
 SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml README.md LICENSE \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed')
 
-.PHONY: help chat test bench lint clean
+.PHONY: help chat test bench bench-short lint clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 chat: $(VENV)/.wheel ## Build, and chat with yourself in two browser windows
 	@exec $(BIN)/python examples/chat.py
@@ -41,10 +43,15 @@ test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build,
 	else test "$${PAGEBUS_NO_SKIP:-}" != 1; fi
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.wheel ## What a delivery costs, beside the interpreter's own floor
-	@$(BIN)/python benches/delivery.py
+bench: $(VENV)/.wheel $(VENV)/.benchers ## Measure what messages cost, and write docs/benchmarks.md
+	@tools/provide 'command -v valgrind' valgrind \
+	  'Valgrind (`valgrind` on the PATH), which counts instructions'
+	@$(BIN)/python -m benches $(BENCH_ARGS)
 
-lint: $(VENV)/.wheel $(VENV)/.linters ## Check formatting, lints and types of Rust and Python
+bench-short: $(VENV)/.wheel $(VENV)/.benchers ## Measure some of it in a minute, to look at only
+	@$(BIN)/python -m benches --short $(BENCH_ARGS)
+
+lint: $(VENV)/.wheel $(VENV)/.linters $(VENV)/.benchers ## Check formatting, lints and types of Rust and Python
 	@cargo clippy --version >/dev/null && cargo fmt --version >/dev/null \
 	  || { echo 'Parts of Rust are missing. Try: rustup component add clippy rustfmt' >&2; exit 1; }
 	cargo fmt --check
@@ -54,6 +61,7 @@ lint: $(VENV)/.wheel $(VENV)/.linters ## Check formatting, lints and types of Ru
 	$(BIN)/python -m mypy
 	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest pagebus
+	$(BIN)/python -m benches --check
 
 clean: ## Remove everything that was built or installed here
 	rm -rf $(VENV) $(ENVS) dist target
@@ -82,6 +90,10 @@ $(VENV)/.packages: $(VENV)/.made pyproject.toml
 
 $(VENV)/.linters: $(VENV)/.made pyproject.toml
 	$(call PIP,$(VENV)) install --group lint
+	@touch $@
+
+$(VENV)/.benchers: $(VENV)/.made pyproject.toml
+	$(call PIP,$(VENV)) install --group bench
 	@touch $@
 
 $(ENVS)/flet-%/.packages: $(ENVS)/flet-%/.made pyproject.toml

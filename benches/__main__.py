@@ -7,27 +7,17 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benches import (
-    churn,
-    event_loop,
-    executor,
-    flet_app,
-    inline,
-    interest,
-    memory,
-    report,
-    send,
-    stall,
-    threads,
-)
+from benches import report
 from benches.contest import Contest, alternate, hold
-from benches.results import FILE, Results, metadata
+from benches.contests import CONTESTS
+from benches.goals import GOALS
+from benches.results import FILE, UNFINISHED, Results, metadata
 from benches.tables import CONTEST_HEAD, GOALS_HEAD, Row, contest_rows, goal_rows, text
-
-MODULES = (inline, event_loop, executor, send, stall, memory, churn, interest, threads, flet_app)
-CONTESTS: dict[str, Contest] = {c.name: c for module in MODULES for c in module.CONTESTS}
 
 
 def chosen(patterns: list[str], *, short: bool) -> list[Contest]:
@@ -55,8 +45,11 @@ def show(head: Row, rows: list[Row]) -> None:
 class Program:
     """The contests that are held, one after the other."""
 
-    def __init__(self, contests: list[Contest], kept: Results, *, short: bool) -> None:
+    def __init__(
+        self, contests: list[Contest], kept: Results, *, short: bool, unfinished: Path | None
+    ) -> None:
         self.contests, self.results, self.short = contests, kept, short
+        self.unfinished = unfinished
         self.failed: list[str] = []
         self.begun = time.monotonic()
 
@@ -78,22 +71,36 @@ class Program:
             tell(f"  {error}")
             return
         noted["seconds_in_all"] = round(time.monotonic() - start, 1)
+        noted |= {"processes": contest.processes, "rounds": contest.rounds}
         self.results = self.results.with_result(result, noted).in_order(CONTESTS)
         show(CONTEST_HEAD, contest_rows(self.results, contest.name))
-        if not self.short:
-            self.results.save()
+        if self.unfinished:
+            self.results.save(self.unfinished)
 
 
-def measure(patterns: list[str], *, short: bool) -> None:
+def measure(patterns: list[str], *, short: bool, resume: bool) -> None:
     """Holds contests and shows the goals that they are for; keeps the values of a full run."""
-    is_part = patterns and not short and FILE.exists()
-    kept = Results.load() if is_part else Results()
-    program = Program(chosen(patterns, short=short), kept, short=short)
+    contests, kept = chosen(patterns, short=short), Results()
+    if resume:
+        if not UNFINISHED.exists():
+            sys.exit("No full run was broken off.")
+        kept = Results.load(UNFINISHED)
+        contests = [c for c in contests if not kept.of(c.name)]
+    elif patterns and not short and FILE.exists():
+        kept = Results.load()
+    is_full = not short and not patterns
+    unfinished = UNFINISHED if is_full else None
+    program = Program(contests, kept, short=short, unfinished=unfinished)
     program.hold_all()
-    show(GOALS_HEAD, goal_rows(program.results))
+    names = CONTESTS if resume else [contest.name for contest in contests]
+    show(GOALS_HEAD, goal_rows(program.results, names))
     if program.failed:
-        sys.exit(f"These contests failed; hold them again with --names: {program.failed}")
+        sys.exit(f"Failed: {', '.join(program.failed)}. The kept values are as they were.")
     if not short:
+        # Not before its end: the values of a run that is broken off replace nothing.
+        program.results.save()
+        if is_full:
+            UNFINISHED.unlink(missing_ok=True)
         write()
 
 
@@ -108,24 +115,76 @@ def write() -> None:
 
 
 def check() -> None:
-    """Fails where the page does not say what the values say."""
-    if report.page(Results.load(), report.written()) != report.written():
-        sys.exit(
-            "docs/benchmarks.md is not what benches/results.json says: python -m benches --report"
-        )
+    """Fails where something was not measured, or the page does not say what the values say."""
+    results = Results.load()
+    problems = [*not_measured(results), *not_written(results), *not_drawn(results)]
+    if problems:
+        sys.exit("\n".join([*problems, "Measure with: make bench", f"Write with: {REPORT}"]))
 
 
-def main() -> None:
+REPORT = ".venv/bin/python -m benches --report"
+
+
+def not_measured(results: Results) -> Iterator[str]:
+    """What is missing in the values."""
+    for name in CONTESTS:
+        if not results.of(name):
+            yield f"The contest {name!r} was not held."
+    for goal in GOALS:
+        if goal.contest not in CONTESTS:
+            yield f"There is no contest {goal.contest!r} for goal {goal.number}."
+        elif not goal.ratio(results):
+            yield f"There is no ratio for goal {goal.number}: {goal.what}."
+
+
+def not_written(results: Results) -> Iterator[str]:
+    """What is wrong with the page."""
+    try:
+        page = report.page(results, report.written())
+        if page != report.written():
+            yield "docs/benchmarks.md is not what benches/results.json says."
+        if report.MISSING in page:
+            yield "docs/benchmarks.md names what was not measured."
+    except LookupError as error:
+        yield f"docs/benchmarks.md: {error}"
+
+
+def not_drawn(results: Results) -> Iterator[str]:
+    """Plots that are not what the values give."""
+    from benches import plots
+
+    with TemporaryDirectory() as folder:
+        plots.draw(results, Path(folder))
+        drawn = _contents(Path(folder))
+    found = _contents(plots.FOLDER)
+    for name in sorted({*drawn, *found}):
+        if drawn.get(name) != found.get(name):
+            yield f"docs/benchmarks/{name} is not what benches/results.json gives."
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.svg")}
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be said on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benches", description=__doc__)
     step = parser.add_mutually_exclusive_group()
     step.add_argument(
         "--short", action="store_true", help="hold fewer and shorter contests, and only print"
     )
     step.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a full run that was broken off, or in which contests failed",
+    )
+    step.add_argument(
         "--report", action="store_true", help="measure nothing: write the page from the last run"
     )
     step.add_argument(
-        "--check", action="store_true", help="measure nothing: fail if the page is not up to date"
+        "--check",
+        action="store_true",
+        help="measure nothing: fail if a contest, a figure on the page or a plot is missing",
     )
     step.add_argument("--worker", nargs=2, metavar=("NAME", "ROUNDS"), help=argparse.SUPPRESS)
     parser.add_argument(
@@ -135,7 +194,14 @@ def main() -> None:
         default=[],
         help='contests to hold, such as "inline *"; the others keep the values of their last run',
     )
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser()
+    arguments = options.parse_args()
+    if arguments.names and arguments.resume:
+        options.error("--resume holds all contests that are left")
     if arguments.worker:
         name, rounds = arguments.worker
         print(json.dumps(alternate(CONTESTS[name], int(rounds))))
@@ -144,7 +210,10 @@ def main() -> None:
     elif arguments.check:
         check()
     else:
-        measure(arguments.names, short=arguments.short)
+        try:
+            measure(arguments.names, short=arguments.short, resume=arguments.resume)
+        except KeyboardInterrupt:
+            sys.exit("Broken off. The kept values are as they were; --resume continues a full run.")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
-from flet.pubsub.pubsub_hub import PubSubHub as FletHub
+from pyperf import perf_counter
 
+from benches.audience import Audience
 from benches.contest import Contest, Contestant, Round, Values
-from benches.handlers import Handler
-from benches.sessions import make_context
+from benches.handlers import Handler, TopicHandler
+from benches.sessions import flet_hub, make_context
 from pagebus import PubSubHub
 
 EACH = 3
@@ -24,8 +23,6 @@ EACH = 3
 TOPICS = 1_000
 JOINS = 100
 """Sessions that come between two sends."""
-
-TopicHandler = Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Crowd:
 
     def __init__(self, size: int, *, to_all: bool) -> None:
         self.to_all = to_all
-        self.heard = itertools.count()
+        self.audience = Audience()
         choose = random.Random(size)
         topics = [f"topic-{number}" for number in range(TOPICS)]
         self.people = [
@@ -61,14 +58,7 @@ class Crowd:
         self.deliveries = self._count_deliveries()
 
     def _make_person(self, session: str, topics: tuple[str, ...]) -> Person:
-        heard = self.heard
-
-        def on_message(message: Any) -> None:
-            next(heard)
-
-        def on_topic(topic: str, message: Any) -> None:
-            next(heard)
-
+        on_message, on_topic = self.audience.make_handler(), self.audience.make_topic_handler()
         return Person(session, on_message, on_topic, topics, make_context(session))
 
     def _count_deliveries(self) -> int:
@@ -83,7 +73,7 @@ class Crowd:
 
     def timed(self, bus: Any) -> Values:
         """The cost of a session from its coming to its leaving, and that of the parts."""
-        before, sending = next(self.heard), 0.0
+        before, sending = self.audience.calls(), 0.0
         start = perf_counter()
         for number, person in enumerate(self.people, 1):
             person.context.run(person.come, bus)
@@ -95,8 +85,7 @@ class Crowd:
         for person in self.leavers:
             bus.unsubscribe_all(person.session)
         left = perf_counter()
-        if next(self.heard) - before - 1 != self.deliveries:
-            raise RuntimeError("a message was not delivered, or came twice")
+        self.audience.expect(self.deliveries, before)
         self._expect_silence(bus)
         size = len(self.people)
         return {
@@ -114,12 +103,11 @@ class Crowd:
 
     def _expect_silence(self, bus: Any) -> None:
         """Everybody has left."""
-        before = next(self.heard)
+        before = self.audience.calls()
         bus.send_all("hello")
         for topic in self.people[0].topics:
             bus.send_all_on_topic(topic, "hello")
-        if next(self.heard) != before + 1:
-            raise RuntimeError("a message was delivered to somebody who has left")
+        self.audience.expect(0, before)
 
 
 def hub(make: Callable[[], Any], size: int, *, to_all: bool) -> Contestant:
@@ -135,17 +123,13 @@ def hub(make: Callable[[], Any], size: int, *, to_all: bool) -> Contestant:
 
 def contest(name: str, size: int, *, to_all: bool, **settings: Any) -> Contest:
     """The contest for one number of sessions."""
-    ways: dict[str, Callable[[], Any]] = {
-        "pagebus": PubSubHub,
-        # Flet's hub refuses to deliver without a loop, even where it does not use it.
-        "Flet": lambda: FletHub(loop=asyncio.new_event_loop()),
-    }
+    ways: dict[str, Callable[[], Any]] = {"pagebus": PubSubHub, "Flet": flet_hub}
     contestants = {way: hub(make, size, to_all=to_all) for way, make in ways.items()}
     return Contest(f"{name} {size}", contestants, **settings)
 
 
 CONTESTS = [
-    contest("churn topic", 100_000, to_all=False, rounds=4, warmups=1, processes=2, short_rounds=0),
+    contest("churn topic", 100_000, to_all=False, rounds=3, warmups=1, processes=2, short_rounds=0),
     contest("churn topic", 10_000, to_all=False, warmups=1, processes=3, short_rounds=3),
     # Everybody hears everybody: the deliveries grow with the square of the sessions.
     contest("churn all", 10_000, to_all=True, rounds=10, warmups=1, processes=3, short_rounds=2),

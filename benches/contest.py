@@ -36,7 +36,7 @@ class Contest:
 
     name: str
     contestants: Mapping[str, Contestant]
-    unit: Literal["second", "byte"] = "second"
+    unit: Literal["second", "byte", "integer"] = "second"
     rounds: int = 20
     """Rounds of each contestant in each process, after those that only warm up."""
     warmups: int = 2

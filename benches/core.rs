@@ -135,7 +135,7 @@ fn taken(hub: &mut Hub) -> Option<(Arc<Subscription>, Arc<Envelope<u64>>)> {
 fn park(criterion: &mut Criterion) {
     let (mut hub, mut trash) = (audience(1), Trash::default());
     let Some((subscription, envelope)) = taken(&mut hub) else {
-        return;
+        panic!("the only subscriber did not get the message");
     };
     hub.enter(&subscription);
     criterion.bench_function("park and unpark", |bencher| {

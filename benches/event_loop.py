@@ -11,12 +11,16 @@ import uvloop
 from flet.pubsub.pubsub_hub import PubSubHub as FletHub
 from pyperf import perf_counter
 
+from benches.audience import expect_delivered, expect_each
 from benches.contest import Contest, Contestant, Round, Values
-from benches.handlers import AsyncHandler, make_async, make_suspending
+from benches.handlers import AsyncHandler, count_async_calls, make_async, make_suspending
 from benches.sessions import subscribe_all
 from pagebus import PubSubHub
 
-SUBSCRIBERS = (1, 10, 100, 1_000, 10_000, 100_000)
+FEW = (1, 10, 100)
+"""Numbers of subscribers to whom a single send is too short to be timed."""
+TIMES = 200
+"""Sends in a round to few subscribers, each when the last handler of the one before is done."""
 BURST = 20
 
 MakeLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -26,17 +30,31 @@ SendTo = Callable[[asyncio.AbstractEventLoop, list[AsyncHandler]], Send]
 """Gives a way to send to handlers on a loop."""
 
 
+async def tasks_ended() -> None:
+    """Returns when nothing is left to be done of what tasks leave after their last step."""
+    while len(asyncio.all_tasks()) > 1:
+        await asyncio.sleep(0)
+
+
+def check(send: Send, calls: int) -> None:
+    """Asks pagebus, whose method the send is, for the number of its deliveries; nobody else."""
+    bus = getattr(send, "__self__", None)
+    if isinstance(bus, PubSubHub):
+        expect_delivered(bus, calls)
+
+
 class Audience:
     """Handlers, every last one of which is waited for."""
 
-    def __init__(self, size: int, make: Make, sends: int) -> None:
-        self.sends = sends
-        self.awaited = 0
+    def __init__(self, size: int, make: Make, burst: int, times: int) -> None:
+        self.burst, self.times = burst, times
+        self.awaited = self.heard = 0
         self.done = asyncio.Event()
         inner = make()
 
         async def last(message: Any) -> None:
             await inner(message)
+            self.heard += 1
             self.awaited -= 1
             if self.awaited == 0:
                 self.done.set()
@@ -45,28 +63,54 @@ class Audience:
 
     async def timed(self, send: Send) -> Values:
         """The cost of a delivery, from the first send until the last handler is done."""
-        self.awaited = self.sends
-        self.done.clear()
+        before, burst = self.heard, range(self.burst)
         start = perf_counter()
-        for _ in range(self.sends):
-            send("hello")
-        await self.done.wait()
+        for _ in range(self.times):
+            self.awaited = self.burst
+            self.done.clear()
+            for _ in burst:
+                send("hello")
+            await self.done.wait()
         took = perf_counter() - start
-        # What tasks leave to be done after their last step is not for the next contestant.
-        while len(asyncio.all_tasks()) > 1:
+        # It is not for the next contestant.
+        await tasks_ended()
+        sends = self.burst * self.times
+        if self.heard != before + sends:
+            raise RuntimeError("a message came twice")
+        check(send, self.heard * len(self.handlers))
+        return {"time": took / sends / len(self.handlers)}
+
+
+def prove(loop: asyncio.AbstractEventLoop, send_to: SendTo, size: int, make: Make) -> None:
+    """Sends once to handlers that all count: nobody measures a loop that does nothing."""
+    counts = [0] * size
+    handlers = [count_async_calls(make(), counts, place) for place in range(size)]
+    send = send_to(loop, handlers)
+
+    async def deliver() -> None:
+        send("hello")
+        # Every way needs a turn of the loop for each step of a handler; nobody needs a hundred.
+        for _ in range(100 + size):
             await asyncio.sleep(0)
-        return {"time": took / self.sends / len(self.handlers)}
+            if all(counts):
+                break
+        await tasks_ended()
+
+    loop.run_until_complete(deliver())
+    expect_each(counts, 1)
+    check(send, size)
 
 
 def on_loop(
-    send_to: SendTo, size: int, make: Make, *, sends: int = 1, make_loop: MakeLoop
+    send_to: SendTo, size: int, make: Make, *, burst: int, times: int, make_loop: MakeLoop
 ) -> Contestant:
     """A contestant with an event loop of its own, on which all of its rounds run."""
 
     @contextmanager
     def contestant() -> Iterator[Round]:
         loop = make_loop()
-        audience = Audience(size, make, sends)
+        prove(loop, send_to, size, make)
+        audience = Audience(size, make, burst, times)
         send = send_to(loop, audience.handlers)
         yield lambda: loop.run_until_complete(audience.timed(send))
         loop.close()
@@ -74,7 +118,7 @@ def on_loop(
     return contestant
 
 
-def hub(make: Callable[..., Any], *, own_contexts: bool = False) -> SendTo:
+def hub(make: Callable[..., Any], *, own_contexts: bool = True) -> SendTo:
     """Sends through a hub that was given the loop."""
 
     def send_to(loop: asyncio.AbstractEventLoop, handlers: list[AsyncHandler]) -> Send:
@@ -97,42 +141,57 @@ def create_task(loop: asyncio.AbstractEventLoop, handlers: list[AsyncHandler]) -
     return send
 
 
+PAGEBUS: dict[str, SendTo] = {"pagebus": hub(PubSubHub)}
+SHARED: dict[str, SendTo] = {"shared context": hub(PubSubHub, own_contexts=False)}
+TASKS: dict[str, SendTo] = {"create_task": create_task}
+FLET: dict[str, SendTo] = {"Flet": hub(FletHub)}
+
+
 def contest(
     name: str,
     size: int,
     make: Make,
+    ways: dict[str, SendTo],
     *,
-    flet: bool = True,
-    sends: int = 1,
+    burst: int = 1,
+    times: int = 1,
     make_loop: MakeLoop = asyncio.new_event_loop,
     **settings: Any,
 ) -> Contest:
     """The contest for one kind and number of handlers."""
-    ways: dict[str, SendTo] = {
-        "pagebus": hub(PubSubHub),
-        "own contexts": hub(PubSubHub, own_contexts=True),
-        "create_task": create_task,
-    }
-    if flet:
-        ways["Flet"] = hub(FletHub)
     contestants = {
-        way: on_loop(send_to, size, make, sends=sends, make_loop=make_loop)
+        way: on_loop(send_to, size, make, burst=burst, times=times, make_loop=make_loop)
         for way, send_to in ways.items()
     }
     return Contest(f"{name} {size}", contestants, **settings)
 
 
+ASYNC = PAGEBUS | SHARED | TASKS
+ON_UVLOOP: dict[str, Any] = {"make_loop": uvloop.new_event_loop, "short_rounds": 0}
+
 CONTESTS = [
     *(
-        contest("async", size, make_async, short_rounds=10 if size == 1_000 else 0)
-        for size in SUBSCRIBERS[:-1]
+        contest(
+            *("async", size, make_async, ASYNC | FLET),
+            times=TIMES,
+            rounds=8,
+            processes=3,
+            short_rounds=0,
+        )
+        for size in FEW
     ),
+    contest("async", 1_000, make_async, ASYNC | FLET, short_rounds=10),
+    contest("async", 10_000, make_async, ASYNC | FLET, rounds=10, processes=3, short_rounds=0),
     # Flet's tasks for 100,000 handlers take most of a minute for each round.
-    contest("async", SUBSCRIBERS[-1], make_async, flet=False, rounds=5, short_rounds=0),
-    contest("burst", 1_000, make_async, sends=BURST, rounds=3, warmups=1, short_rounds=1),
-    contest("suspending", 1_000, make_suspending, flet=False, rounds=40, short_rounds=20),
-    contest("uvloop", 1_000, make_async, make_loop=uvloop.new_event_loop, short_rounds=0),
+    contest("async", 100_000, make_async, ASYNC, rounds=5, processes=3, short_rounds=0),
     contest(
-        "uvloop suspending", 1_000, make_suspending, make_loop=uvloop.new_event_loop, short_rounds=0
+        *("burst", 1_000, make_async, PAGEBUS | TASKS | FLET),
+        burst=BURST,
+        rounds=3,
+        warmups=1,
+        short_rounds=1,
     ),
+    contest("suspending", 1_000, make_suspending, ASYNC, rounds=40, short_rounds=20),
+    contest("uvloop", 1_000, make_async, PAGEBUS | TASKS | FLET, **ON_UVLOOP),
+    contest("uvloop suspending", 1_000, make_suspending, PAGEBUS | TASKS | FLET, **ON_UVLOOP),
 ]

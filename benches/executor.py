@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Any
 
 from flet.pubsub.pubsub_hub import PubSubHub as FletHub
+from pyperf import perf_counter
 
+from benches.audience import AwaitedAudience
 from benches.contest import Contest, Contestant, Round, Values
 from benches.handlers import Handler
+from benches.sessions import subscribe_all
 from pagebus import PubSubHub
 
 SESSIONS = (1, 10, 100, 1_000, 10_000)
@@ -24,46 +25,21 @@ SendTo = Callable[[asyncio.AbstractEventLoop, ThreadPoolExecutor, list[Handler]]
 """Gives a way to send to handlers on an executor."""
 
 
-class Audience:
-    """Handlers that count, so that the last call of all is noticed, whosever it is."""
-
-    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.heard = itertools.count(1)
-        self.last = 0
-        self.ended = 0.0
-        self.done = asyncio.Event()
-        self.handlers = [self._make_handler() for _ in range(size)]
-
-    def _make_handler(self) -> Handler:
-        heard = self.heard
-
-        def handler(message: Any) -> None:
-            if next(heard) == self.last:
-                self._end()
-
-        return handler
-
-    def _end(self) -> None:
-        self.ended = perf_counter()
-        self.loop.call_soon_threadsafe(self.done.set)
-
-    async def timed(self, send: Send, executor: ThreadPoolExecutor) -> Values:
-        """The cost of a delivery, sent on the loop's own thread, as Flet apps do."""
-        calls = MESSAGES * len(self.handlers)
-        self.last = next(self.heard) + calls
-        self.done.clear()
-        start = perf_counter()
-        for _ in range(MESSAGES):
-            send("hello")
-        await self.done.wait()
-        # What the calls leave for the executor and the loop is not for the next contestant, and
-        # must not be a further call.
-        await self.loop.run_in_executor(executor, lambda: None)
-        await asyncio.sleep(0)
-        if next(self.heard) != self.last + 1:
-            raise RuntimeError("a message came twice")
-        return {"time": (self.ended - start) / calls}
+async def timed(
+    audience: AwaitedAudience, send: Send, executor: ThreadPoolExecutor, calls: int
+) -> Values:
+    """The cost of a delivery, sent on the loop's own thread, as Flet apps do."""
+    audience.await_calls(calls)
+    start = perf_counter()
+    for _ in range(MESSAGES):
+        send("hello")
+    await audience.all_called()
+    # What the calls leave for the executor and the loop is not for the next contestant, and must
+    # not be a further call.
+    await asyncio.get_running_loop().run_in_executor(executor, lambda: None)
+    await asyncio.sleep(0)
+    audience.expect_silence()
+    return {"time": (audience.ended - start) / calls}
 
 
 def on_executor(size: int, send_to: SendTo) -> Contestant:
@@ -74,9 +50,10 @@ def on_executor(size: int, send_to: SendTo) -> Contestant:
         loop = asyncio.new_event_loop()
         # The number of threads that Flet's own executor has, too.
         with ThreadPoolExecutor() as executor:
-            audience = Audience(size, loop)
-            send = send_to(loop, executor, audience.handlers)
-            yield lambda: loop.run_until_complete(audience.timed(send, executor))
+            audience = AwaitedAudience(loop)
+            send = send_to(loop, executor, [audience.make_handler() for _ in range(size)])
+            calls = MESSAGES * size
+            yield lambda: loop.run_until_complete(timed(audience, send, executor, calls))
         loop.close()
 
     return contestant
@@ -89,8 +66,7 @@ def hub(make: Callable[..., Any]) -> SendTo:
         loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor, handlers: list[Handler]
     ) -> Send:
         bus = make(loop=loop, executor=executor)
-        for number, handler in enumerate(handlers):
-            bus.subscribe(f"session-{number}", handler)
+        subscribe_all(bus, handlers)
         send: Send = bus.send_all
         return send
 

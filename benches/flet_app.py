@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -17,6 +18,11 @@ from benches.visitors import Crowd
 BOARD = str(Path(__file__).parent / "programs" / "board.py")
 READY_WITHIN = 60.0
 GONE_WITHIN = 20.0
+
+HUBS = 3
+"""Apps that are up at the same time."""
+OTHER_FILES = 100
+"""Files that a process opens beside the sockets of visitors."""
 
 # A web server that opens no browser and needs nothing from outside.
 SETTINGS = {
@@ -63,11 +69,25 @@ def accepts(port: int) -> bool:
     return True
 
 
+def allow_files(needed: int) -> None:
+    """Lets this process, and those that it starts, open as many files as they may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise RuntimeError(
+            f"{needed} files would be open at once, and this system allows {hard}: ulimit -Hn"
+        )
+    # Where any number is allowed, a number is still to be named.
+    most = needed if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def app(visitors: int, hub: str, *arguments: str) -> Contestant:
     """A board and all its visitors, who make sure whose hub they are on."""
 
     @contextmanager
     def contestant() -> Iterator[Round]:
+        allow_files(HUBS * visitors + OTHER_FILES)
         with (
             serving([sys.executable, *arguments]) as port,
             closing(Crowd(port, visitors, f"{hub} is ready")) as crowd,
@@ -91,7 +111,9 @@ def contest(kind: str, visitors: int, *, short_rounds: int = 0) -> Contest:
     }
     # Where the threads of one server come to run makes more of a difference than one click to the
     # next: rather few rounds, and several processes.
-    return Contest(f"app {kind} {visitors}", contestants, rounds=8, short_rounds=short_rounds)
+    return Contest(
+        f"app {kind} {visitors}", contestants, rounds=6, processes=4, short_rounds=short_rounds
+    )
 
 
 CONTESTS = [

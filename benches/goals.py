@@ -110,10 +110,10 @@ EXECUTOR = "sync handlers on an executor, 1,000 sessions, 20 messages"
 SEND = "one `send_all` to 10,000 subscribers with a loop, to a hub that is"
 STALL = "longest stall of the event loop, 10,000 async handlers of about 10 µs"
 MEMORY = "memory of a topic subscription, 100,000 sessions on 5 topics"
-INTEREST = "send to a topic with 10 subscribers among 1,000,000 other subscriptions"
+SELECTIVITY = "send to a topic with 10 subscribers among 1,000,000 other subscriptions"
 LOOP = "a `for` loop over them"
-APART = "each subscribed from a context of its own"
-OWN = "own contexts"
+SHARED = "shared context"
+TOGETHER = "all subscribed from one context"
 TASKS = "`create_task` for each"
 METHOD = "an empty method of a C type"
 KINDS = (("sync", "sync handlers"), ("async", "async handlers"))
@@ -121,9 +121,9 @@ APPS = [(kind, handlers, visitors) for visitors in (300, 500) for kind, handlers
 
 GOALS = [
     _time(1, INLINE, "inline 1000", "for loop", LOOP, "1.0", "1.3"),
-    _time(1, f"{INLINE}; {APART}", "inline 1000", "for loop", LOOP, "1.0", "1.3", own=OWN),
+    _time(1, f"{INLINE}; {TOGETHER}", "inline 1000", "for loop", LOOP, "1.0", "1.3", own=SHARED),
     _time(2, ASYNC, "async 1000", "create_task", TASKS, "0.06", "0.1"),
-    _time(2, f"{ASYNC}; {APART}", "async 1000", "create_task", TASKS, "0.06", "0.1", own=OWN),
+    _time(2, f"{ASYNC}; {TOGETHER}", "async 1000", "create_task", TASKS, "0.06", "0.1", own=SHARED),
     _time(3, ASYNC, "async 1000", "Flet", "Flet", "1/120", "1/60"),
     _time(3, f"{ASYNC}; 20 sends in a burst", "burst 1000", "Flet", "Flet", "1/400", "1/200"),
     _time(4, SUSPENDING, "suspending 1000", "create_task", TASKS, "1.0", "1.2"),
@@ -136,7 +136,7 @@ GOALS = [
     _time(9, MEMORY, "memory 100000", "Flet", "Flet", "1/4", "1/2"),
     _churn("churn topic 100000", "100,000", "a topic"),
     _churn("churn all 10000", "10,000", "everybody"),
-    _time(11, INTEREST, "interest 1000000", "nobody else", "nobody else", "1.1", "1.5"),
+    _time(11, SELECTIVITY, "selectivity 1000000", "nobody else", "nobody else", "1.1", "1.5"),
     *(_app(*app, "first", "0.1", "0.5") for app in APPS),
     *(_app(*app, "median", "0.5", "0.7") for app in APPS),
     *(_app(*app, "last", "0.85", "1.0") for app in APPS),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 Handler = Callable[[Any], None]
+TopicHandler = Callable[[str, Any], None]
 AsyncHandler = Callable[[Any], Awaitable[None]]
 
 
@@ -35,3 +36,23 @@ def make_suspending() -> AsyncHandler:
         await asyncio.sleep(0)
 
     return handler
+
+
+def count_calls(handler: Handler, counts: list[int], place: int) -> Handler:
+    """A handler that does the same and counts, for itself alone."""
+
+    def counting(message: Any) -> None:
+        handler(message)
+        counts[place] += 1
+
+    return counting
+
+
+def count_async_calls(handler: AsyncHandler, counts: list[int], place: int) -> AsyncHandler:
+    """An async handler that does the same and counts, for itself alone."""
+
+    async def counting(message: Any) -> None:
+        await handler(message)
+        counts[place] += 1
+
+    return counting

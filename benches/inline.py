@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flet.pubsub.pubsub_hub import PubSubHub as FletHub
 from pyperf import perf_counter
 
+from benches.audience import expect_delivered, expect_each
 from benches.contest import Contest, Contestant, Round, Values
-from benches.handlers import Handler, make_sync
-from benches.sessions import subscribe_all
+from benches.handlers import Handler, count_calls, make_sync
+from benches.sessions import flet_hub, subscribe_all
 from pagebus import PubSubHub
 
 SUBSCRIBERS = (1, 10, 100, 1_000, 10_000, 100_000)
 DELIVERIES = 20_000
 """Deliveries in a round, so that small numbers of subscribers can be timed as well."""
 
+Send = Callable[[Any], Any]
+Check = Callable[[int], None]
+"""Fails unless there were that many deliveries until now."""
+SendTo = Callable[[list[Handler]], tuple[Send, Check]]
+"""Gives a way to send to handlers."""
+
 
 class Audience:
-    """Handlers, the last of which counts: nobody measures a loop that does nothing."""
+    """Handlers that do nothing, but for the last one, which counts."""
 
     def __init__(self, size: int) -> None:
         self.heard = 0
@@ -32,7 +37,7 @@ class Audience:
         self.handlers: list[Handler] = [*(make_sync() for _ in range(size - 1)), last]
         self.sends = max(1, DELIVERIES // size)
 
-    def timed(self, send: Callable[[Any], Any]) -> Values:
+    def timed(self, send: Send, check: Check) -> Values:
         """The cost of a delivery."""
         before, sends = self.heard, range(self.sends)
         start = perf_counter()
@@ -41,48 +46,77 @@ class Audience:
         took = perf_counter() - start
         if self.heard != before + self.sends:
             raise RuntimeError("a message was not delivered")
+        check(self.heard * len(self.handlers))
         return {"time": took / self.sends / len(self.handlers)}
 
 
-def hub(make: Callable[[], Any], size: int, *, own_contexts: bool = False) -> Contestant:
-    """A hub without an executor, whose handlers run inside the send."""
+def prove(send_to: SendTo, size: int) -> None:
+    """Sends once to handlers that all count: nobody measures a loop that does nothing."""
+    counts = [0] * size
+    send, check = send_to([count_calls(make_sync(), counts, place) for place in range(size)])
+    send("hello")
+    expect_each(counts, 1)
+    check(size)
+
+
+def sending(send_to: SendTo, size: int) -> Contestant:
+    """A contestant that sends in some way."""
 
     @contextmanager
     def contestant() -> Iterator[Round]:
-        audience, bus = Audience(size), make()
-        subscribe_all(bus, audience.handlers, own_contexts=own_contexts)
-        yield lambda: audience.timed(bus.send_all)
+        prove(send_to, size)
+        audience = Audience(size)
+        send, check = send_to(audience.handlers)
+        yield lambda: audience.timed(send, check)
 
     return contestant
 
 
-def for_loop(size: int) -> Contestant:
+def pagebus(handlers: list[Handler], *, own_contexts: bool = True) -> tuple[Send, Check]:
+    """A hub without an executor, whose handlers run inside the send."""
+    bus = PubSubHub()
+    subscribe_all(bus, handlers, own_contexts=own_contexts)
+    return bus.send_all, lambda calls: expect_delivered(bus, calls)
+
+
+def shared_context(handlers: list[Handler]) -> tuple[Send, Check]:
+    """The same, where all were subscribed from one place."""
+    return pagebus(handlers, own_contexts=False)
+
+
+def flet(handlers: list[Handler]) -> tuple[Send, Check]:
+    """Flet's hub, which counts nothing."""
+    bus = flet_hub()
+    subscribe_all(bus, handlers)
+    return bus.send_all, lambda _: None
+
+
+def for_loop(handlers: list[Handler]) -> tuple[Send, Check]:
     """The floor: a plain loop over the same handlers."""
 
-    @contextmanager
-    def contestant() -> Iterator[Round]:
-        audience = Audience(size)
-        handlers = audience.handlers
+    def send_all(message: Any) -> None:
+        for handler in handlers:
+            handler(message)
 
-        def send_all(message: Any) -> None:
-            for handler in handlers:
-                handler(message)
-
-        yield lambda: audience.timed(send_all)
-
-    return contestant
+    return send_all, lambda _: None
 
 
 def contest(size: int) -> Contest:
     """The contest for one number of subscribers."""
-    contestants = {
-        "pagebus": hub(PubSubHub, size),
-        "own contexts": hub(PubSubHub, size, own_contexts=True),
-        "for loop": for_loop(size),
-        # Flet's hub refuses to deliver without a loop, even where it does not use it.
-        "Flet": hub(lambda: FletHub(loop=asyncio.new_event_loop()), size),
+    ways: dict[str, SendTo] = {
+        "pagebus": pagebus,
+        "shared context": shared_context,
+        "for loop": for_loop,
+        "Flet": flet,
     }
-    return Contest(f"inline {size}", contestants, short_rounds=10 if size == 1_000 else 0)
+    contestants = {way: sending(send_to, size) for way, send_to in ways.items()}
+    return Contest(
+        f"inline {size}",
+        contestants,
+        rounds=20 if size <= 10_000 else 10,
+        processes=5 if size <= 10_000 else 3,
+        short_rounds=10 if size == 1_000 else 0,
+    )
 
 
 CONTESTS = [contest(size) for size in SUBSCRIBERS]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import itertools
 import random
 import subprocess
 import sys
@@ -13,10 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import psutil
-from flet.pubsub.pubsub_hub import PubSubHub as FletHub
 
+from benches.audience import Audience
 from benches.contest import Contest, Contestant, Round
-from benches.sessions import make_context
+from benches.handlers import TopicHandler
+from benches.sessions import flet_hub, make_context
 from pagebus import PubSubHub
 
 SESSIONS = (1_000, 10_000, 100_000)
@@ -24,34 +23,20 @@ EACH = 5
 """Topics that a session is on."""
 TOPICS = 1_000
 
-TopicHandler = Callable[[str, Any], None]
-
-HUBS: dict[str, Callable[[], Any]] = {
-    "pagebus": PubSubHub,
-    # Flet's hub refuses to deliver without a loop, even where it does not use it.
-    "Flet": lambda: FletHub(loop=asyncio.new_event_loop()),
-}
+HUBS: dict[str, Callable[[], Any]] = {"pagebus": PubSubHub, "Flet": flet_hub}
 
 
-class Audience:
+class Crowd:
     """Sessions, each with an id, a handler and a context of its own, as pages have."""
 
     def __init__(self, size: int) -> None:
-        self.heard = itertools.count()
+        self.audience = Audience()
         choose = random.Random(size)
         self.topics = [f"topic-{number}" for number in range(TOPICS)]
         self.sessions = [f"session-{number}" for number in range(size)]
-        self.handlers = [self._make_handler() for _ in self.sessions]
+        self.handlers = [self.audience.make_topic_handler() for _ in self.sessions]
         self.contexts = [make_context(session) for session in self.sessions]
         self.choices = [tuple(choose.sample(self.topics, EACH)) for _ in self.sessions]
-
-    def _make_handler(self) -> TopicHandler:
-        heard = self.heard
-
-        def handler(topic: str, message: Any) -> None:
-            next(heard)
-
-        return handler
 
     def join(self, bus: Any) -> None:
         """Subscribes everybody; what it returns is dropped, as programs written for Flet do."""
@@ -73,8 +58,7 @@ class Audience:
         """Sends on every topic, and sees that everybody who joined has heard."""
         for topic in self.topics:
             bus.send_all_on_topic(topic, "hello")
-        if next(self.heard) != EACH * len(self.sessions):
-            raise RuntimeError("a message was not delivered")
+        self.audience.expect(EACH * len(self.sessions), 0)
 
 
 def resident() -> int:
@@ -85,10 +69,10 @@ def resident() -> int:
 
 def measure(way: str, size: int) -> float:
     """Bytes for each subscription of a hub that is in use: every topic has had a message."""
-    audience, bus = Audience(size), HUBS[way]()
+    crowd, bus = Crowd(size), HUBS[way]()
     before = resident()
-    audience.join(bus)
-    audience.check(bus)
+    crowd.join(bus)
+    crowd.check(bus)
     return (resident() - before) / (size * EACH)
 
 

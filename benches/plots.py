@@ -16,13 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benches import units
-from benches.results import Measured, Results
+from benches.results import Measured, Results, Spread
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 
 PAGEBUS, FLET, FLOOR, TEXT = "#2b82e6", "#dd6b20", "#868e99", "#7b838d"
 FLOORS = {"for loop", "create_task", "executor.submit", "empty method", "wake-up", "no hub"}
 """Contestants that are no hub: the least that could be done."""
+SPECIAL = {"shared context"}
+"""Contestants that are pagebus in a special case."""
 
 FONT = 9.5
 WIDTH = 9.6
@@ -103,7 +105,8 @@ def fanout(results: Results) -> Figure:
 def _log_log(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(0.7, 12_000_000)
+    # The names of the lines stand on their right.
+    axes.set_xlim(0.7, 300_000_000)
     axes.set_xticks([10**n for n in range(6)], ["1", "10", "100", "1k", "10k", "100k"])
     axes.yaxis.set_major_locator(LogLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(_tick))
@@ -121,7 +124,8 @@ def _lines(axes: Axes, measured: list[Measured]) -> None:
         own = [m for m in measured if m.contestant == contestant]
         sizes = [int(m.contest.split()[-1]) for m in own]
         spreads = [m.between_processes() for m in own]
-        axes.plot(sizes, [s.middle for s in spreads], "o-", color=colour(contestant))
+        line = "o--" if contestant in SPECIAL else "o-"
+        axes.plot(sizes, [s.middle for s in spreads], line, color=colour(contestant))
         axes.fill_between(
             sizes,
             [s.low for s in spreads],
@@ -177,7 +181,7 @@ def _bars(axes: Axes, measured: list[Measured]) -> None:
     for place, each in enumerate(measured):
         spread = each.between_processes()
         axes.barh(place, spread.middle, 0.62, color=colour(each.contestant))
-        axes.hlines(place, spread.low, spread.high, color=TEXT, linewidth=1.2)
+        _whisker(axes, place, spread)
         label = f"  {units.quantity(spread.middle, each.unit)}"
         axes.text(max(spread.middle, spread.high), place, label, va="center")
     _name_rows(axes, [m.contestant for m in measured])
@@ -185,6 +189,12 @@ def _bars(axes: Axes, measured: list[Measured]) -> None:
     axes.set_xlim(0, widest * 1.45)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
+
+
+def _whisker(axes: Axes, place: float, spread: Spread) -> None:
+    """The range of the processes, whose ends can be seen however near they are."""
+    axes.hlines(place, spread.low, spread.high, color=TEXT, linewidth=1.2)
+    axes.vlines((spread.low, spread.high), place - 0.15, place + 0.15, color=TEXT, linewidth=1.2)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -267,11 +277,17 @@ def app(results: Results) -> Figure:
 def _from_first_to_last(axes: Axes, results: Results, contest: str, hub: str, y: float) -> None:
     whats = ("first", "median", "last")
     found = [m for m in results.of(contest) if m.contestant == hub and m.what in whats]
-    moments = [m.median for what in whats for m in found if m.what == what]
-    axes.plot(moments, [y] * len(moments), "-o", color=colour(hub), markersize=6)
+    spreads = [m.between_processes() for what in whats for m in found if m.what == what]
+    moments = [spread.middle for spread in spreads]
+    for spread in spreads:
+        axes.hlines(y, spread.low, spread.high, color=colour(hub), linewidth=7, alpha=0.3)
+    axes.plot(moments, [y] * len(moments), "-o", color=colour(hub), markersize=6, linewidth=1)
     label = f"{hub}: {', '.join(units.quantity(m, 'second') for m in moments)}"
     axes.annotate(
-        label, (moments[-1], y), (8, 0), textcoords="offset points", va="center", color=colour(hub)
+        *(label, (spreads[-1].high, y), (8, 0)),
+        textcoords="offset points",
+        va="center",
+        color=colour(hub),
     )
 
 

@@ -18,10 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benches import units
-from benches.results import Measured, Results
+from benches.contests import CONTESTS
+from benches.results import Results
 from benches.tables import CONTEST_HEAD, GOALS_HEAD, contest_rows, goal_rows, markdown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+
+MISSING = "(not measured)"
+"""Stands for a figure within a sentence until there is one."""
 
 REGION = re.compile(
     r"(?P<start><!-- measured: (?P<kind>\w+)(?: (?P<of>[^>]+))? -->)"
@@ -58,19 +62,21 @@ def run(results: Results) -> str:
 
     def noted(key: str) -> str:
         # More than one where some contests were held again later.
-        return ", ".join(dict.fromkeys(str(note) for note in results.each(key))) or "unknown"
+        return ", ".join(dict.fromkeys(map(str, results.each(key, "unknown"))))
 
-    dates = sorted(str(date)[:10] for date in results.each("date"))
-    seconds = sum(float(took) for took in results.each("seconds_in_all"))
-    loads = [float(load) for load in results.each("load_avg_1min")]
+    dates = sorted(str(date)[:10] for date in results.each("date", "unknown"))
+    seconds = sum(float(took) for took in results.each("seconds_in_all", 0))
+    loads = [float(load) for load in results.each("load_avg_1min", 0)]
     rows = {
-        "Command": "`make bench`",
+        "Command": "; ".join(mixed(results)) or "`make bench`",
+        "Revision": noted("revision"),
         "Date": " to ".join(dict.fromkeys((dates[0], dates[-1]))),
         "Duration": f"{seconds / 60:.0f} minutes",
         "Processor": f"{noted('cpu_model_name')}, {noted('cpu_count')} cores",
         "Memory": noted("memory"),
         "System": noted("platform"),
-        "Load before": f"{loads[0]:.2f} (average over the minute before the first contest)",
+        "Load before": f"{min(loads):.2f} to {max(loads):.2f} (average over the minute before each "
+        "contest; the contest before it is part of that)",
         "Python": f"{noted('python_implementation')} {noted('python_version')}",
         "pagebus": noted("pagebus_version"),
         "Flet": noted("flet_version"),
@@ -80,9 +86,31 @@ def run(results: Results) -> str:
     return markdown(("", ""), rows.items())
 
 
+def mixed(results: Results) -> list[str]:
+    """Why the values are not those of one full run, if they are not."""
+    reasons = []
+    if len(set(results.each("revision", "unknown"))) > 1:
+        reasons.append("the contests were held with several revisions")
+    missing = [name for name in CONTESTS if not results.of(name)]
+    if missing:
+        reasons.append(f"not held: {', '.join(missing)}")
+    others = [name for name in results.contests("*") if not _is_full(results, name)]
+    if others:
+        reasons.append(f"other rounds than those of `make bench`: {', '.join(others)}")
+    return reasons
+
+
+def _is_full(results: Results, name: str) -> bool:
+    contest = CONTESTS.get(name)
+    if contest is None:
+        return False
+    rounds = [contest.rounds] * contest.processes
+    return all([len(p) for p in m.processes] == rounds for m in results.of(name))
+
+
 def goals(results: Results) -> str:
     """The table of the goals."""
-    return markdown(GOALS_HEAD, goal_rows(results))
+    return markdown(GOALS_HEAD, goal_rows(results, results.contests("*")))
 
 
 def contests(results: Results, *patterns: str) -> str:
@@ -93,14 +121,14 @@ def contests(results: Results, *patterns: str) -> str:
 
 def median(results: Results, contest: str, contestant: str, what: str = "time") -> str:
     """One median."""
-    measured = _find(results, contest, contestant, what)
-    return units.quantity(measured.median, measured.unit)
+    measured = results.find(contest, contestant, what)
+    return units.quantity(measured.median, measured.unit) if measured else MISSING
 
 
 def ratio(results: Results, contest: str, contestant: str, other: str, what: str = "time") -> str:
     """One ratio."""
-    ours, theirs = (_find(results, contest, name, what) for name in (contestant, other))
-    return units.ratio(ours.ratio(theirs).middle)
+    ours, theirs = (results.find(contest, name, what) for name in (contestant, other))
+    return units.ratio(ours.ratio(theirs).middle) if ours and theirs else MISSING
 
 
 REGIONS: dict[str, Callable[..., str]] = {
@@ -110,13 +138,6 @@ REGIONS: dict[str, Callable[..., str]] = {
 
 def _split(of: str) -> list[str]:
     return [part.strip() for part in of.split("|") if part.strip()]
-
-
-def _find(results: Results, contest: str, contestant: str, what: str) -> Measured:
-    measured = results.find(contest, contestant, what)
-    if measured is None:
-        raise LookupError(f"the page names what was not measured: {contest}, {contestant}, {what}")
-    return measured
 
 
 def _expect_all_contests(results: Results, text: str) -> None:

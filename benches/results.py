@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import statistics
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,7 +17,10 @@ import pyperf
 import pagebus
 from benches.contest import Result
 
-FILE = Path(__file__).with_name("results.json")
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "benches" / "results.json"
+UNFINISHED = ROOT / "artifacts" / "results.json"
+"""The values of a run until its end."""
 DIGITS = 4
 """Digits of a value that are worth keeping: noise is in the third."""
 
@@ -95,7 +100,11 @@ class Results:
 
     def save(self, path: Path = FILE) -> None:
         """Saves everything in a file that ``python -m pyperf`` reads too."""
-        pyperf.BenchmarkSuite(self._benchmarks).dump(str(path), replace=True)
+        path.parent.mkdir(exist_ok=True)
+        # Never half a file, whenever the program is broken off.
+        written = path.with_suffix(".new")
+        pyperf.BenchmarkSuite(self._benchmarks).dump(str(written), replace=True)
+        os.replace(written, path)
 
     def __iter__(self) -> Iterator[Measured]:
         return iter(self._measured)
@@ -128,10 +137,10 @@ class Results:
                 return measured
         return None
 
-    def each(self, key: str) -> list[str | float]:
+    def each(self, key: str, default: str | float) -> list[str | float]:
         """What a note says for each of the contests."""
         notes = [benchmark.get_metadata() for benchmark in self._benchmarks]
-        return list({note["contest"]: note[key] for note in notes if key in note}.values())
+        return list({note["contest"]: note.get(key, default) for note in notes}.values())
 
 
 def metadata() -> dict[str, str | float]:
@@ -140,7 +149,28 @@ def metadata() -> dict[str, str | float]:
     public = {key: value for key, value in noted.items() if key not in PRIVATE}
     versions = {f"{name}_version": importlib.metadata.version(name) for name in ("flet", "uvloop")}
     memory = {"memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB"}
-    return {**public, **versions, **memory, "pagebus_version": pagebus.__version__}
+    own = {"pagebus_version": pagebus.__version__, "revision": revision()}
+    return {**public, **versions, **memory, **own}
+
+
+def revision() -> str:
+    """Which revision of the project this is: its version, where nothing else tells."""
+    # What a run writes does not make it another program.
+    changes = ("diff", "--quiet", "HEAD", "--", ".", ":!docs", ":!benches/results.json")
+    try:
+        name = _git("describe", "--always")
+        is_changed = _git(*changes).returncode != 0
+    except OSError:
+        return pagebus.__version__
+    if name.returncode != 0:
+        return pagebus.__version__
+    return name.stdout.strip() + ("-dirty" if is_changed else "")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def _benchmarks(result: Result, metadata: dict[str, str | float]) -> Iterator[pyperf.Benchmark]:

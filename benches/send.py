@@ -1,32 +1,37 @@
 """What one send costs the sender, on a hub with an event loop: its handlers run later.
 
-A clock pair costs about as much as a send, and would flatter it. So nothing is timed call by call:
-*burst* times many sends to a hub that is awake; *idle* times one send to each of several hubs, all
-of which sleep, so that every one of these sends makes its wake-up. The empty method, the least that
-any call costs, is called by the very same loop.
+A look at the clock costs about as much as a send. So nothing is timed call by call: *burst* times
+many sends to a hub that is awake; *idle* times one send to each of several hubs, all of which
+sleep, so that every one of these sends makes its wake-up. What looking at the clock takes is
+measured beside it and taken off.
+
+A loop around the calls would cost as much as the least of them. So the calls stand one after the
+other in a function that is compiled for each contestant: call sites of its own, as in a program.
 
 The handlers of a large hub would leave cold caches to their own next sends and to nobody else's.
-So before each measurement, whosever it is, the loop calls as many other handlers, and a burst
-begins before its clock starts. *Idle, warm* tells what a send to an idle hub costs without that
-other work, for hubs that have next to none.
+So before each measurement, whosever it is, the loop calls very many other handlers, and a burst
+begins before its clock starts. *Idle* begins cold: *first* is its first send, which fetches the
+code of a send as well, and which the others find there. *Idle, warm* tells what a send to an idle
+hub costs without that other work, for hubs that have next to none.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from flet.pubsub.pubsub_hub import PubSubHub as FletHub
+from pyperf import perf_counter
 
+from benches.audience import AwaitedAudience
 from benches.contest import Contest, Contestant, Round, Values
-from benches.handlers import AsyncHandler
+from benches.event_loop import tasks_ended
+from benches.sessions import make_context, subscribe_all
 from pagebus import PubSubHub
 
 MANY = 10_000
@@ -36,7 +41,18 @@ REPEATS = 5
 SENDER = "session-0"
 
 Send = Callable[..., Any]
-Where = Callable[[Callable[[], float]], float]
+
+
+class Times(NamedTuple):
+    """What some sends took."""
+
+    first: float
+    others: float
+
+
+Timed = Callable[[Sequence[Send], Sequence[Any]], Times]
+"""Makes each of the sends once, all with the same arguments."""
+Where = Callable[[Callable[[], Times]], Times]
 """Runs a measurement on some thread, while the loop waits."""
 Place = Callable[[], AbstractContextManager[Where]]
 
@@ -63,7 +79,7 @@ class Pattern:
 
 
 BURST = Pattern("send burst", hubs=1, unmeasured=10, sends=100, others=1)
-IDLE = Pattern("send idle", hubs=10, unmeasured=0, sends=1, others=10)
+IDLE = Pattern("send idle", hubs=10, unmeasured=0, sends=1, others=5)
 IDLE_WARM = replace(IDLE, name="send idle, warm", others=0)
 
 
@@ -105,59 +121,56 @@ CALL_SOON_THREADSAFE = replace(CALL_SOON, method=lambda _: event_loop().call_soo
 """The least that a wake-up costs."""
 
 
-class Audience:
-    """Handlers on a loop that count the calls."""
+class Audience(AwaitedAudience):
+    """Handlers on the loop."""
 
     def __init__(self) -> None:
-        self.heard = itertools.count(1)
-        self.last = 0
-        self.done = asyncio.Event()
-
-    def subscribe(self, bus: Any, size: int) -> Any:
-        """Subscribes new handlers to a hub."""
-        for number in range(size):
-            bus.subscribe(f"session-{number}", self._make_handler())
-        return bus
+        super().__init__(event_loop())
 
     def make_hub(self, way: Way) -> Any:
         """A hub with its subscribers, and those who get nothing."""
         bus = way.make(loop=event_loop())
         for number in range(way.on_topics):
-            bus.subscribe_topic(f"other-{number}", "elsewhere", self._make_topic_handler())
-        return self.subscribe(bus, way.subscribers)
-
-    def _make_handler(self) -> AsyncHandler:
-        heard = self.heard
-
-        async def handler(message: Any) -> None:
-            if next(heard) == self.last:
-                self.done.set()
-
-        return handler
-
-    def _make_topic_handler(self) -> Callable[[str, Any], Awaitable[None]]:
-        heard = self.heard
-
-        async def handler(topic: str, message: Any) -> None:
-            next(heard)
-
-        return handler
-
-    def expect(self, calls: int) -> None:
-        """That many calls will be made."""
-        self.last = next(self.heard) + calls
-        self.done.clear()
-        if not calls:
-            self.done.set()
+            session, handler = f"other-{number}", self.make_topic_handler()
+            make_context(session).run(bus.subscribe_topic, session, "elsewhere", handler)
+        subscribe_all(bus, [self.make_async_handler() for _ in range(way.subscribers)])
+        return bus
 
     async def all_heard(self) -> None:
         """Waits until all calls were made, and nothing is left to be done for them."""
-        await self.done.wait()
+        await self.all_called()
         await asyncio.sleep(0)
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0)
-        if next(self.heard) != self.last + 1:
-            raise RuntimeError("a message came twice, or to somebody who should not get it")
+        await tasks_ended()
+        self.expect_silence()
+
+
+STRAIGHT_LINE = """\
+def timed(sends, arguments):
+    {sends}, = sends
+    {arguments}, = arguments
+    begin = clock()
+    start = clock()
+    {first}
+    middle = clock()
+    {others}
+    end = clock()
+    look = start - begin
+    return Times(middle - start - look, end - middle - look)
+"""
+
+
+def straight_line(sends: int, arguments: int) -> Timed:
+    """Compiles calls that stand one after the other."""
+    names = [f"send_{number}" for number in range(sends)]
+    given = ", ".join(f"argument_{number}" for number in range(arguments))
+    first, *others = (f"{name}({given})" for name in names)
+    code = STRAIGHT_LINE.format(
+        sends=", ".join(names), arguments=given, first=first, others="; ".join(others)
+    )
+    space: dict[str, Any] = {"clock": perf_counter, "Times": Times}
+    exec(code, space)
+    timed: Timed = space["timed"]
+    return timed
 
 
 class Measurement:
@@ -168,36 +181,30 @@ class Measurement:
         self.others = others(pattern.others)
         self.audience = Audience()
         made = [self.audience.make_hub(way) for _ in range(pattern.hubs)]
-        self.send = [way.method(bus) for bus in made]
-        self.calls = way.listeners * len(made) * (pattern.unmeasured + pattern.sends)
+        sends = [way.method(bus) for bus in made]
+        self.unmeasured, self.sends = sends * pattern.unmeasured, sends * pattern.sends
+        self.calls = way.listeners * (len(self.unmeasured) + len(self.sends))
         self.arguments = way.arguments
+        self.straight_line = straight_line(len(self.sends), len(self.arguments))
 
-    def timed(self) -> float:
+    def timed(self) -> Times:
         """How long the measured sends take."""
-        for send in self.send * self.pattern.unmeasured:
+        for send in self.unmeasured:
             send(*self.arguments)
-        sends = self.send * self.pattern.sends
-        if len(self.arguments) == 2:
-            first, second = self.arguments
-            start = perf_counter()
-            for send in sends:
-                send(first, second)
-            return perf_counter() - start
-        (message,) = self.arguments
-        start = perf_counter()
-        for send in sends:
-            send(message)
-        return perf_counter() - start
+        return self.straight_line(self.sends, self.arguments)
 
     async def round(self, where: Where) -> Values:
-        """The cost of a send."""
-        took = 0.0
+        """The cost of a send; of those to hubs that sleep, that of the first one alone, too."""
+        first = others = 0.0
         for _ in range(REPEATS):
             await self.others.work()
-            self.audience.expect(self.calls)
-            took += where(self.timed)
+            self.audience.await_calls(self.calls)
+            times = where(self.timed)
             await self.audience.all_heard()
-        return {"time": took / REPEATS / len(self.send) / self.pattern.sends}
+            first += times.first / REPEATS
+            others += times.others / REPEATS
+        values = {"time": (first + others) / len(self.sends)}
+        return values if self.pattern.unmeasured else values | {"first": first}
 
 
 class Others:
@@ -209,7 +216,7 @@ class Others:
 
     async def work(self) -> None:
         """Calls them all."""
-        self.audience.expect(MANY * len(self.hubs))
+        self.audience.await_calls(MANY * len(self.hubs))
         for bus in self.hubs:
             bus.send_all("hello")
         await self.audience.all_heard()
@@ -256,7 +263,16 @@ def contest(pattern: Pattern, ways: dict[str, Way], *, from_thread: bool = False
     contestants = {name: sending(way, pattern, place) for name, way in ways.items()}
     short = not from_thread and pattern is not IDLE
     short_rounds = 2 if short else 0
-    return Contest(name, contestants, rounds=10, warmups=1, processes=2, short_rounds=short_rounds)
+    return Contest(
+        name,
+        contestants,
+        # Call sites are specialized in their ninth run, which is within the second round.
+        warmups=2,
+        # What the others do takes its time.
+        rounds=5 if pattern.others > 1 else 10,
+        processes=2 if from_thread else 3,
+        short_rounds=short_rounds,
+    )
 
 
 FEW = {

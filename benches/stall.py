@@ -11,15 +11,13 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from time import perf_counter
 from typing import Any
 
-from flet.pubsub.pubsub_hub import PubSubHub as FletHub
+from pyperf import perf_counter
 
 from benches.contest import Contest, Contestant, Round, Values
-from benches.event_loop import Send, SendTo, create_task, hub
+from benches.event_loop import FLET, PAGEBUS, TASKS, Send, SendTo, tasks_ended
 from benches.handlers import AsyncHandler
-from pagebus import PubSubHub
 
 SUBSCRIBERS = (1_000, 10_000)
 WORK = 10e-6
@@ -40,7 +38,8 @@ def calibrated() -> int:
     def timed() -> float:
         start = perf_counter()
         work(steps)
-        return perf_counter() - start
+        took: float = perf_counter() - start
+        return took
 
     return max(1, round(steps * WORK / statistics.median(timed() for _ in range(1_000))))
 
@@ -108,8 +107,7 @@ class Audience:
         send("hello")
         sent = perf_counter()
         await self.done.wait()
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0)
+        await tasks_ended()
         if self.awaited:
             raise RuntimeError("a message came twice")
         took = heartbeat.last - start
@@ -134,11 +132,7 @@ def on_loop(send_to: SendTo, size: int) -> Contestant:
 
 def contest(size: int) -> Contest:
     """The contest for one number of handlers."""
-    ways: dict[str, SendTo] = {
-        "pagebus": hub(PubSubHub),
-        "create_task": create_task,
-        "Flet": hub(FletHub),
-    }
+    ways = PAGEBUS | TASKS | FLET
     contestants = {way: on_loop(send_to, size) for way, send_to in ways.items()}
     return Contest(
         f"stall {size}",

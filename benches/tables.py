@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from benches import units
 from benches.goals import GOALS
@@ -15,7 +15,7 @@ Row = Sequence[str]
 
 CONTEST_HEAD = (
     *("contest", "contestant", "median", "medians of the processes", "middle half of the rounds"),
-    *("pagebus is", "processes × rounds"),
+    *("pagebus ÷ this", "processes × rounds"),
 )
 GOALS_HEAD = ("#", "what", "measured against", "goal", "at the worst", "measured", "verdict")
 
@@ -25,12 +25,12 @@ def contest_rows(results: Results, contest: str) -> list[Row]:
     return [_contest_row(results, measured) for measured in results.of(contest)]
 
 
-def goal_rows(results: Results) -> list[Row]:
-    """A row for each goal whose contest was held."""
+def goal_rows(results: Results, contests: Container[str]) -> list[Row]:
+    """A row for each goal that one of these contests is for."""
     rows: list[Row] = []
     for goal in GOALS:
         ratio = goal.ratio(results)
-        if ratio:
+        if ratio and goal.contest in contests:
             limits = (goal.goal.text, goal.worst.text, goal.text(ratio), goal.verdict(ratio))
             rows.append((str(goal.number), goal.what, goal.against, *limits))
     return rows

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Any
 
-from flet.pubsub.pubsub_hub import PubSubHub as FletHub
+from pyperf import perf_counter
 
+from benches.audience import Audience, AwaitedAudience, expect_delivered
 from benches.contest import Contest, Contestant, Round, Values
-from benches.handlers import AsyncHandler, Handler
+from benches.sessions import flet_hub, subscribe_all
 from pagebus import PubSubHub
 
 HANDLERS = 100
@@ -28,9 +27,7 @@ Send = Callable[[Any], Any]
 def check(bus: Any) -> None:
     """Nothing may be lost for the sake of speed."""
     if isinstance(bus, PubSubHub):
-        stats = bus.stats()
-        if stats.dropped or stats.pending or stats.delivered != stats.published * HANDLERS:
-            raise RuntimeError(f"not everything was delivered: {stats!r}")
+        expect_delivered(bus, bus.stats().published * HANDLERS)
 
 
 class Senders:
@@ -51,7 +48,7 @@ class Senders:
 
     def start(self) -> float:
         """Lets them begin; returns when that was."""
-        start = perf_counter()
+        start: float = perf_counter()
         self.barrier.wait()
         return start
 
@@ -66,27 +63,17 @@ class Inline:
 
     def __init__(self, make: Callable[[], Any], threads: int) -> None:
         self.bus, self.threads = make(), threads
-        self.heard = itertools.count()
-        for number in range(HANDLERS):
-            self.bus.subscribe(f"session-{number}", self._make_handler())
-
-    def _make_handler(self) -> Handler:
-        heard = self.heard
-
-        def handler(message: Any) -> None:
-            next(heard)
-
-        return handler
+        self.audience = Audience()
+        subscribe_all(self.bus, [self.audience.make_handler() for _ in range(HANDLERS)])
 
     def timed(self) -> Values:
         """The cost of a message, from the first send until everything is delivered."""
-        before = next(self.heard)
+        before = self.audience.calls()
         senders = Senders(self.bus.send_all, self.threads)
         start = senders.start()
         senders.join()
         took = perf_counter() - start
-        if next(self.heard) - before - 1 != MESSAGES * HANDLERS:
-            raise RuntimeError("a message was not delivered")
+        self.audience.expect(MESSAGES * HANDLERS, before)
         check(self.bus)
         return {"time": took / MESSAGES}
 
@@ -97,34 +84,22 @@ class OnLoop:
     def __init__(self, threads: int) -> None:
         self.loop, self.threads = asyncio.new_event_loop(), threads
         self.bus = PubSubHub(loop=self.loop)
-        self.heard = itertools.count()
-        self.last = 0
-        self.done = asyncio.Event()
-        for number in range(HANDLERS):
-            self.bus.subscribe(f"session-{number}", self._make_handler())
-
-    def _make_handler(self) -> AsyncHandler:
-        heard = self.heard
-
-        async def handler(message: Any) -> None:
-            if next(heard) == self.last:
-                self.done.set()
-
-        return handler
+        self.audience = AwaitedAudience(self.loop)
+        subscribe_all(self.bus, [self.audience.make_async_handler() for _ in range(HANDLERS)])
 
     def timed(self) -> Values:
         """The cost of a message, from the first send until everything is delivered."""
         return self.loop.run_until_complete(self._timed())
 
     async def _timed(self) -> Values:
-        self.last = next(self.heard) + MESSAGES * HANDLERS
-        self.done.clear()
+        self.audience.await_calls(MESSAGES * HANDLERS)
         senders = Senders(self.bus.send_all, self.threads)
         start = senders.start()
-        await self.done.wait()
+        await self.audience.all_called()
         took = perf_counter() - start
         senders.join()
         await asyncio.sleep(0)
+        self.audience.expect_silence()
         check(self.bus)
         return {"time": took / MESSAGES}
 
@@ -144,16 +119,11 @@ def on_loop(threads: int) -> Contestant:
 
     @contextmanager
     def contestant() -> Iterator[Round]:
-        audience = OnLoop(threads)
-        yield audience.timed
-        audience.loop.close()
+        on_loop = OnLoop(threads)
+        yield on_loop.timed
+        on_loop.loop.close()
 
     return contestant
-
-
-def flet() -> Any:
-    """Flet's hub refuses to deliver without a loop, even where it does not use it."""
-    return FletHub(loop=asyncio.new_event_loop())
 
 
 CONTESTS = [
@@ -162,10 +132,10 @@ CONTESTS = [
         {
             "pagebus": inline(PubSubHub, THREADS),
             "1 thread": inline(PubSubHub, 1),
-            "Flet": inline(flet, THREADS),
-            "Flet, 1 thread": inline(flet, 1),
+            "Flet": inline(flet_hub, THREADS),
+            "Flet, 1 thread": inline(flet_hub, 1),
         },
-        rounds=10,
+        rounds=5,
         warmups=1,
         processes=3,
         short_rounds=2,

@@ -7,6 +7,7 @@ from benches.results import Spread
 UNITS = {
     "second": {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9},
     "byte": {"GiB": 2.0**30, "MiB": 2.0**20, "KiB": 2.0**10, "bytes": 1.0},
+    "integer": {"": 1.0},
 }
 """The names of a unit's multiples, the largest first."""
 
@@ -26,7 +27,7 @@ def multiple(value: float, unit: str) -> tuple[str, float]:
 def quantity(value: float, unit: str) -> str:
     """A value, such as 1.25 µs."""
     name, size = multiple(value, unit)
-    return f"{number(value / size)} {name}"
+    return f"{number(value / size)} {name}".rstrip()
 
 
 def quantities(spread: Spread, unit: str) -> str:
@@ -34,14 +35,14 @@ def quantities(spread: Spread, unit: str) -> str:
     if spread.low == spread.high:
         return ""
     name, size = multiple(spread.middle, unit)
-    return f"{number(spread.low / size)} to {number(spread.high / size)} {name}"
+    return f"{number(spread.low / size)} to {number(spread.high / size)} {name}".rstrip()
 
 
 def ratio(value: float, *, fraction: bool | None = None) -> str:
-    """A ratio: 0.98, or 1/120 where that says more."""
+    """A ratio with three digits, such as 0.985, or with two where it is a fraction: 1/120."""
     if fraction is None:
         fraction = value < 0.1
-    return f"1/{_short(1 / value, 10)}" if fraction and value < 1 else _short(value, 100)
+    return f"1/{_two_digits(1 / value)}" if fraction and value < 1 else _short(value)
 
 
 def ratios(spread: Spread, *, fraction: bool | None = None) -> str:
@@ -54,5 +55,10 @@ def ratios(spread: Spread, *, fraction: bool | None = None) -> str:
     return middle if spread.low == spread.high else f"{middle} ({low} to {high})"
 
 
-def _short(value: float, whole_from: int) -> str:
-    return f"{value:,.0f}" if value >= whole_from else f"{value:#.3g}"
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def _two_digits(value: float) -> str:
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.1f}"

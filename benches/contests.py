@@ -1,0 +1,24 @@
+"""All contests, in the order in which they are held and shown."""
+
+from __future__ import annotations
+
+from benches import (
+    churn,
+    event_loop,
+    executor,
+    flet_app,
+    inline,
+    instructions,
+    memory,
+    selectivity,
+    send,
+    stall,
+    threads,
+)
+from benches.contest import Contest
+
+MODULES = (
+    *(inline, event_loop, executor, send, stall, memory, churn, selectivity, threads, flet_app),
+    instructions,
+)
+CONTESTS: dict[str, Contest] = {c.name: c for module in MODULES for c in module.CONTESTS}
