@@ -18,6 +18,7 @@ hub costs without that other work, for hubs that have next to none.
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -38,6 +39,8 @@ MANY = 10_000
 """Subscribers that a send should not feel."""
 REPEATS = 5
 """Measurements in a round."""
+LEAST = 1e-9
+"""Whatever takes less is nothing that the clock could tell."""
 SENDER = "session-0"
 
 Send = Callable[..., Any]
@@ -48,6 +51,8 @@ class Times(NamedTuple):
 
     first: float
     others: float
+    look: float
+    """How long it takes to look at the clock, which is in each of the others."""
 
 
 Timed = Callable[[Sequence[Send], Sequence[Any]], Times]
@@ -154,8 +159,7 @@ def timed(sends, arguments):
     middle = clock()
     {others}
     end = clock()
-    look = start - begin
-    return Times(middle - start - look, end - middle - look)
+    return Times(middle - start, end - middle, start - begin)
 """
 
 
@@ -195,14 +199,15 @@ class Measurement:
 
     async def round(self, where: Where) -> Values:
         """The cost of a send; of those to hubs that sleep, that of the first one alone, too."""
-        first = others = 0.0
+        taken: list[Times] = []
         for _ in range(REPEATS):
             await self.others.work()
             self.audience.await_calls(self.calls)
-            times = where(self.timed)
+            taken.append(where(self.timed))
             await self.audience.all_heard()
-            first += times.first / REPEATS
-            others += times.others / REPEATS
+        look = statistics.median(times.look for times in taken)
+        first = max(statistics.fmean(times.first for times in taken) - look, LEAST)
+        others = max(statistics.fmean(times.others for times in taken) - look, LEAST)
         values = {"time": (first + others) / len(self.sends)}
         return values if self.pattern.unmeasured else values | {"first": first}
 
