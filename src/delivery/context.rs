@@ -78,9 +78,9 @@ impl<'py> Contexts<'py> {
     #[inline]
     pub fn enter(&mut self, captured: &Captured) -> Result<(), Raised> {
         let variables = Variables::of(captured.0.bind(self.py));
-        if let Some(entered) = &self.entered
-            && entered.variables == variables
+        if let Some(entered) = &mut self.entered
             && entered.is_untouched()
+            && (entered.variables == variables || entered.enter_again(variables))
         {
             return Ok(());
         }
@@ -147,11 +147,32 @@ impl<'py> Entered<'py> {
             && Variables::of(&self.context) == self.variables
     }
 
+    /// Leaves one that is untouched, and enters it with other variables; `false` where that cannot
+    /// be done.
+    #[inline]
+    fn enter_again(&mut self, variables: Variables) -> bool {
+        let Some(place) = Place::to_put(variables) else {
+            return false;
+        };
+        if !self.exit() {
+            return false;
+        }
+        place.put(&self.context, variables);
+        self.variables = variables;
+        // SAFETY: attached, and it is a context object.
+        self.is_left = unsafe { ffi::PyContext_Enter(self.context.as_ptr()) } != 0;
+        if self.is_left {
+            let py = self.context.py();
+            PyErr::fetch(py).write_unraisable(py, Some(&self.context));
+        }
+        !self.is_left
+    }
+
     /// Leaves it. One that was not touched can be entered again.
     #[inline]
     fn leave(mut self) -> Option<Spare<'py>> {
         let is_untouched = self.is_untouched();
-        let is_spare = self.exit() && is_untouched;
+        let is_spare = !self.is_left && self.exit() && is_untouched;
         is_spare.then(|| Spare {
             context: self.context.clone(),
             variables: self.variables,
@@ -195,19 +216,7 @@ impl<'py> Spare<'py> {
         if self.variables == variables {
             return Some(self.context);
         }
-        let place = PLACE.get()?.as_ref().filter(|place| place.can_be_set)?;
-        if variables.0.is_null() {
-            return None;
-        }
-        // SAFETY: attached. The word at this place is the context's own reference to its
-        // variables, and becomes one to others of the same type, which are alive. Nobody else
-        // refers to the context, and it is not entered: Python remembers values of variables only
-        // for as long as no context is entered or left.
-        unsafe {
-            ffi::Py_INCREF(variables.0);
-            let word = self.context.as_ptr().cast::<*mut ffi::PyObject>();
-            ffi::Py_DECREF(word.add(place.word).replace(variables.0));
-        }
+        Place::to_put(variables)?.put(&self.context, variables);
         Some(self.context)
     }
 }
@@ -248,6 +257,29 @@ struct Place {
     /// Whether a reference to others may be put there: only in Pythons whose contexts are known to
     /// be nothing but this reference and what entering takes.
     can_be_set: bool,
+}
+
+impl Place {
+    /// Where to put those variables, if that can be done.
+    #[inline]
+    fn to_put(variables: Variables) -> Option<&'static Self> {
+        let place = PLACE.get()?.as_ref()?;
+        (place.can_be_set && !variables.0.is_null()).then_some(place)
+    }
+
+    /// Gives variables that a living context has to one that nobody else refers to and that is not
+    /// entered.
+    #[inline]
+    fn put(&self, context: &Bound<'_, PyAny>, variables: Variables) {
+        // SAFETY: attached. The word at this place is the context's own reference to its
+        // variables, and becomes one to others of the same type, which are alive. Python remembers
+        // values of variables only for as long as no context is entered or left.
+        unsafe {
+            ffi::Py_INCREF(variables.0);
+            let word = context.as_ptr().cast::<*mut ffi::PyObject>();
+            ffi::Py_DECREF(word.add(self.word).replace(variables.0));
+        }
+    }
 }
 
 /// The place, if it could be found out.
