@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use _core::core::LaneKey;
+use _core::core::backlog::OverflowPolicy;
 use _core::core::fanout::Envelope;
 use _core::core::registry::Scope;
 use _core::core::router::Router;
@@ -37,7 +38,7 @@ fn leap(place: &mut usize, length: usize) -> usize {
 }
 
 fn hub() -> Hub {
-    let mut hub = Router::new(LIMIT);
+    let mut hub = Router::new(LIMIT, OverflowPolicy::DropOldest);
     hub.add_lane(true, 1, |lane| lane);
     hub
 }

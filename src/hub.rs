@@ -9,6 +9,8 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
 
+use crate::close::{self, TIMEOUT, Timeout, Watchers};
+use crate::core::backlog::OverflowPolicy;
 use crate::core::registry::Scope;
 use crate::core::router::Published;
 use crate::core::subscription as core;
@@ -41,6 +43,9 @@ pub struct PubSubHub {
     pub(crate) counters: Counters,
     on_error: Option<Py<PyAny>>,
     on_overflow: Option<Py<PyAny>>,
+    overflow: OverflowPolicy,
+    /// Who waits for the hub to close.
+    watchers: Mutex<Watchers>,
 }
 
 // ---- what Rust code does with a hub ---------------------------------------------------------
@@ -53,12 +58,30 @@ impl PubSubHub {
         change: impl FnOnce(&mut Router, &mut Trash) -> T,
     ) -> T {
         let mut trash = Trash::default();
-        let result = {
+        let (result, finished) = {
             let mut router = lock(py, &self.router);
-            change(&mut router, &mut trash)
+            let was_finished = router.is_finished();
+            let result = change(&mut router, &mut trash);
+            let closes = router.is_closed() && !was_finished;
+            (result, closes && router.finish(&mut trash))
         };
         trash.discard();
+        if finished {
+            self.tell_watchers(py);
+        }
         result
+    }
+
+    /// Lets `callback` be called when the hub is closed and has nothing left to deliver.
+    pub fn watch(&self, py: Python<'_>, callback: Py<PyAny>) {
+        lock(py, &self.watchers).add(callback);
+    }
+
+    /// Calls those who watch.
+    #[cold]
+    pub fn tell_watchers(&self, py: Python<'_>) {
+        let watchers = std::mem::take(&mut *lock(py, &self.watchers));
+        watchers.tell(py);
     }
 
     /// The loop that the hub was given.
@@ -79,6 +102,11 @@ impl PubSubHub {
     /// The hook for dropped messages.
     pub fn on_overflow(&self) -> Option<&Py<PyAny>> {
         self.on_overflow.as_ref()
+    }
+
+    /// What a full queue does.
+    pub fn overflow(&self) -> OverflowPolicy {
+        self.overflow
     }
 
     /// Sends a message: to all or on a topic, with or without the exclusion of one session.
@@ -176,6 +204,23 @@ fn check_limit(max_pending: &Bound<'_, PyAny>) -> PyResult<u32> {
     Ok(limit.extract().unwrap_or(u32::MAX))
 }
 
+impl<'py> FromPyObject<'_, 'py> for OverflowPolicy {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let policy = name::string(&value, "overflow")?;
+        match policy.to_str().unwrap_or_default() {
+            "drop_oldest" => Ok(Self::DropOldest),
+            "drop_newest" => Ok(Self::DropNewest),
+            "unsubscribe" => Ok(Self::Unsubscribe),
+            _ => Err(PyValueError::new_err(format!(
+                "overflow must be 'drop_oldest', 'drop_newest' or 'unsubscribe', not {}",
+                policy.repr()?.to_string_lossy()
+            ))),
+        }
+    }
+}
+
 /// The argument `concurrent`.
 #[derive(Clone, Copy)]
 pub struct Concurrent(pub bool);
@@ -196,16 +241,18 @@ impl<'py> FromPyObject<'_, 'py> for Concurrent {
 impl PubSubHub {
     #[new]
     #[pyo3(signature = (
-        r#loop=None, executor=None, *, max_pending=None, on_error=None, on_overflow=None
-    ), text_signature = "(loop=None, executor=None, *, max_pending=10000, on_error=None, on_overflow=None)")]
+        r#loop=None, executor=None, *, max_pending=None, overflow=OverflowPolicy::DropOldest,
+        on_error=None, on_overflow=None
+    ), text_signature = "(loop=None, executor=None, *, max_pending=10000, overflow='drop_oldest', on_error=None, on_overflow=None)")]
     fn new(
         r#loop: Option<&Bound<'_, PyAny>>,
         executor: Option<&Bound<'_, PyAny>>,
         max_pending: Option<&Bound<'_, PyAny>>,
+        overflow: OverflowPolicy,
         on_error: Option<&Bound<'_, PyAny>>,
         on_overflow: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let mut router = Router::new(max_pending.map_or(Ok(10_000), check_limit)?);
+        let mut router = Router::new(max_pending.map_or(Ok(10_000), check_limit)?, overflow);
         let event_loop = r#loop.map(LoopLane::given).transpose()?;
         let nudge = r#loop.map(Nudge::new).transpose()?;
         let executor = executor
@@ -234,6 +281,8 @@ impl PubSubHub {
             counters: Counters::default(),
             on_error: check_hook(on_error, "on_error")?,
             on_overflow: check_hook(on_overflow, "on_overflow")?,
+            overflow,
+            watchers: Mutex::default(),
         })
     }
 
@@ -324,8 +373,42 @@ impl PubSubHub {
         self.remove_named(session_id, &Scope::All)
     }
 
-    fn close(&self, py: Python<'_>) {
-        self.change(py, |router, _| router.close());
+    #[pyo3(signature = (timeout=Timeout(Some(TIMEOUT))), text_signature = "($self, timeout=5.0)")]
+    fn close(slf: &Bound<'_, Self>, timeout: Timeout) -> PyResult<()> {
+        close::close(slf, &timeout)
+    }
+
+    #[pyo3(signature = (timeout=Timeout(Some(TIMEOUT))), text_signature = "($self, timeout=5.0)")]
+    fn aclose<'py>(slf: &Bound<'py, Self>, timeout: Timeout) -> PyResult<Bound<'py, PyAny>> {
+        close::aclose(slf, &timeout)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (_exc_type, _exc, _traceback, /), text_signature = "($self, exc_type, exc, traceback, /)")]
+    fn __exit__(
+        slf: &Bound<'_, Self>,
+        _exc_type: &Bound<'_, PyAny>,
+        _exc: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        close::close(slf, &Timeout(Some(TIMEOUT)))
+    }
+
+    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        close::entered(slf)
+    }
+
+    #[pyo3(signature = (_exc_type, _exc, _traceback, /), text_signature = "($self, exc_type, exc, traceback, /)")]
+    fn __aexit__<'py>(
+        slf: &Bound<'py, Self>,
+        _exc_type: &Bound<'py, PyAny>,
+        _exc: &Bound<'py, PyAny>,
+        _traceback: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        close::aclose(slf, &Timeout(Some(TIMEOUT)))
     }
 
     #[getter]
@@ -347,6 +430,9 @@ impl PubSubHub {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.on_error)?;
         visit.call(&self.on_overflow)?;
+        if let Some(watchers) = self.watchers.try_lock() {
+            watchers.traverse(&visit)?;
+        }
         let Some(router) = self.router.try_lock() else {
             return Ok(());
         };

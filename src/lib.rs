@@ -1,5 +1,6 @@
 //! The native module `pagebus._core`: its table of contents, nothing else.
 
+mod close;
 pub mod core;
 mod delivery;
 mod hub;
@@ -39,11 +40,15 @@ mod _core {
             "inspect",
             "logging",
             "operator",
+            "threading",
             "types",
         ] {
             module.py().import(name)?;
         }
-        module.py().import("pagebus._task").map(drop)
+        for name in ["pagebus._closing", "pagebus._task"] {
+            module.py().import(name)?;
+        }
+        Ok(())
     }
 
     #[pymodule_export]

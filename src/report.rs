@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{ffi, intern};
 
+use crate::core::backlog::OverflowPolicy;
 use crate::core::router::Parked;
 use crate::delivery::{Envelope, Subscription};
 use crate::hub::PubSubHub;
@@ -97,7 +98,7 @@ fn try_failure(
         describe(&callable),
         place(&session_id, topic.as_ref())
     );
-    log(py, "error", &text, Some(exception.bind(py).as_any()))?;
+    log(py, Level::Error, &text, Some(exception.bind(py).as_any()))?;
     let Some(hook) = hub.get().on_error() else {
         return Ok(());
     };
@@ -120,15 +121,17 @@ pub fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
 
 // ---- dropped messages -----------------------------------------------------------------------
 
-/// Reports what became of a message for a busy handler, if it made another one give way.
+/// Reports what became of a message for a busy handler, if it brought about a loss.
 pub fn parked(
     hub: &Bound<'_, PubSubHub>,
     subscription: &Subscription,
     envelope: &Envelope,
     parked: &Parked,
 ) {
-    if let Parked::Dropped(count) = *parked {
-        loss(hub, subscription, envelope, count);
+    match *parked {
+        Parked::Dropped(count) => loss(hub, subscription, envelope, count),
+        Parked::CutOff(count) => cut_off(hub, subscription, envelope, count),
+        Parked::Free | Parked::Waiting => {}
     }
 }
 
@@ -142,15 +145,29 @@ pub fn loss(
 ) {
     hub.get().counters.add_dropped(1);
     if count == 1 {
-        let result = overflow(
-            hub,
-            subscription,
-            Some(envelope),
-            count,
-            "does not keep up; dropping its oldest",
-        );
+        let what = format!("does not keep up; dropping its {} messages", gives_way(hub));
+        let line = Line(Level::Warning, what);
+        let result = overflow(hub, subscription, Some(envelope), count, &line);
         contain(hub, result);
     }
+}
+
+/// Counts and reports what was lost with a subscription that was ended because its handler did
+/// not keep up.
+pub fn cut_off(
+    hub: &Bound<'_, PubSubHub>,
+    subscription: &Subscription,
+    envelope: &Envelope,
+    count: u32,
+) {
+    hub.get().counters.add_dropped(count as usize);
+    let what = format!(
+        "does not keep up; unsubscribed it and dropped {}",
+        messages(count)
+    );
+    let line = Line(Level::Warning, what);
+    let result = overflow(hub, subscription, Some(envelope), count, &line);
+    contain(hub, result);
 }
 
 /// Reports the end of a burst of losses, if one ended. `envelope` is any message of the
@@ -162,8 +179,7 @@ pub fn recovered(
     burst: Option<u32>,
 ) {
     if let Some(count) = burst {
-        let what = "has caught up; dropped";
-        let result = overflow(hub, subscription, envelope, count, what);
+        let result = overflow(hub, subscription, envelope, count, &caught_up(count));
         contain(hub, result);
     }
 }
@@ -173,7 +189,7 @@ fn overflow(
     subscription: &Subscription,
     envelope: Option<&Envelope>,
     count: u32,
-    what: &str,
+    Line(level, what): &Line,
 ) -> PyResult<()> {
     let py = hub.py();
     let callable = subscription.handler.callable(py);
@@ -186,12 +202,8 @@ fn overflow(
         topic.map(Bound::unbind)
     };
     let place = place(&session_id, topic.as_ref());
-    let text = format!(
-        "handler {} of {place} {what} {}",
-        describe(&callable),
-        messages(count)
-    );
-    log(py, "warning", &text, None)?;
+    let text = format!("handler {} of {place} {what}", describe(&callable));
+    log(py, *level, &text, None)?;
     let handler = Some(callable.to_owned().unbind());
     let session_id = Some(session_id.unbind());
     let record = Overflow {
@@ -206,7 +218,8 @@ fn overflow(
 /// Reports that a lane does not keep up with a topic.
 pub fn lane_loss(hub: &Bound<'_, PubSubHub>, topic: Option<&Bound<'_, PyString>>) {
     let topic = topic.map(|topic| topic.clone().unbind());
-    let result = lane_overflow(hub, topic, 1, "does not keep up; dropping the oldest");
+    let what = format!("does not keep up; dropping the {} messages", gives_way(hub));
+    let result = lane_overflow(hub, topic, 1, &Line(Level::Warning, what));
     contain(hub, result);
 }
 
@@ -218,7 +231,7 @@ pub fn topic_recovered(hub: &Bound<'_, PubSubHub>, envelope: &Envelope, burst: O
             .topic
             .as_ref()
             .map(|t| t.clone_ref(hub.py()));
-        let result = lane_overflow(hub, topic, count, "has caught up; dropped");
+        let result = lane_overflow(hub, topic, count, &caught_up(count));
         contain(hub, result);
     }
 }
@@ -227,17 +240,14 @@ fn lane_overflow(
     hub: &Bound<'_, PubSubHub>,
     topic: Option<Py<PyString>>,
     count: u32,
-    what: &str,
+    Line(level, what): &Line,
 ) -> PyResult<()> {
     let py = hub.py();
     let place = topic
         .as_ref()
         .map_or_else(String::new, |t| format!(" on topic {}", quoted(t.bind(py))));
-    let text = format!(
-        "the event loop or executor {what} {}{place}",
-        messages(count)
-    );
-    log(py, "warning", &text, None)?;
+    let text = format!("the event loop or executor {what}{place}");
+    log(py, *level, &text, None)?;
     let record = Overflow {
         session_id: None,
         topic,
@@ -263,7 +273,18 @@ fn call_overflow_hook(hub: &Bound<'_, PubSubHub>, record: Overflow) -> PyResult<
 pub fn undeliverable(hub: &Bound<'_, PubSubHub>, count: usize, why: &str) {
     if count > 0 {
         let text = format!("{count} messages could not be delivered: {why}");
-        let result = log(hub.py(), "error", &text, None);
+        let result = log(hub.py(), Level::Error, &text, None);
+        contain(hub, result);
+    }
+}
+
+/// Reports what a hub that closes leaves undone.
+pub fn given_up(hub: &Bound<'_, PubSubHub>, deliveries: usize, calls: usize) {
+    if deliveries + calls > 0 {
+        let text = format!(
+            "the hub closed before {deliveries} deliveries were made and {calls} handlers were done"
+        );
+        let result = log(hub.py(), Level::Error, &text, None);
         contain(hub, result);
     }
 }
@@ -272,7 +293,7 @@ pub fn undeliverable(hub: &Bound<'_, PubSubHub>, count: usize, why: &str) {
 
 fn messages(count: u32) -> String {
     if count == 1 {
-        "message".to_owned()
+        "1 message".to_owned()
     } else {
         format!("{count} messages")
     }
@@ -312,9 +333,34 @@ pub fn describe(callable: &Bound<'_, PyAny>) -> String {
 
 // ---- logger and hooks -----------------------------------------------------------------------
 
+#[derive(Clone, Copy)]
+enum Level {
+    Info,
+    Warning,
+    Error,
+}
+
+/// How loud a line of the log is, and what it says of a handler.
+struct Line(Level, String);
+
+/// A burst is logged once, when it begins; its end matters to those who look closer.
+fn caught_up(count: u32) -> Line {
+    Line(
+        Level::Info,
+        format!("has caught up; dropped {}", messages(count)),
+    )
+}
+
+fn gives_way(hub: &Bound<'_, PubSubHub>) -> &'static str {
+    match hub.get().overflow() {
+        OverflowPolicy::DropNewest => "newest",
+        OverflowPolicy::DropOldest | OverflowPolicy::Unsubscribe => "oldest",
+    }
+}
+
 fn log(
     py: Python<'_>,
-    level: &str,
+    level: Level,
     text: &str,
     exception: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
@@ -326,7 +372,12 @@ fn log(
     })?;
     let keywords = PyDict::new(py);
     keywords.set_item("exc_info", exception)?;
-    let method = logger.bind(py).getattr(level)?;
+    let method = match level {
+        Level::Info => intern!(py, "info"),
+        Level::Warning => intern!(py, "warning"),
+        Level::Error => intern!(py, "error"),
+    };
+    let method = logger.bind(py).getattr(method)?;
     let (format, text) = (intern!(py, "%s"), PyString::new(py, text));
     python::call_with(&method, [format.as_any(), text.as_any()], Some(&keywords)).map(drop)
 }
@@ -338,7 +389,7 @@ fn call_hook(hook: &Bound<'_, PyAny>, which: &str, record: &Bound<'_, PyAny>) ->
             return Err(error);
         }
         let text = format!("the hub's {which} hook failed");
-        log(py, "error", &text, Some(error.value(py).as_any()))
+        log(py, Level::Error, &text, Some(error.value(py).as_any()))
     })
 }
 

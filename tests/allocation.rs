@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use _core::core::LaneKey;
+use _core::core::backlog::OverflowPolicy;
 use _core::core::registry::Scope;
 use _core::core::router::Router;
 
@@ -51,7 +52,10 @@ static COUNTING: Counting = Counting;
 
 /// A hub with a session on messages to all and on a topic, and one that was on both and has left.
 fn router() -> Tested {
-    let (mut router, mut trash) = (Router::new(10), Trash::default());
+    let (mut router, mut trash) = (
+        Router::new(10, OverflowPolicy::DropOldest),
+        Trash::default(),
+    );
     router.add_lane(true, 1, |lane| lane);
     for session in [b"alice", b"bobby"] {
         router.subscribe(session, None, LANE, 1, false);
@@ -96,7 +100,7 @@ fn a_send_that_only_the_sender_would_get_allocates_nothing() {
 
 #[test]
 fn a_send_in_a_hub_without_subscribers_allocates_nothing() {
-    let mut router = Tested::new(10);
+    let mut router = Tested::new(10, OverflowPolicy::DropOldest);
     router.add_lane(true, 1, |lane| lane);
     assert_eq!(publish(&mut router, None, None), (0, 0));
 }

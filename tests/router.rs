@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use _core::core::LaneKey;
+use _core::core::backlog::OverflowPolicy;
 use _core::core::fanout::Fanout;
 use _core::core::registry::Scope;
 use _core::core::router::{Loss, NextCall, Parked, Ready, Router};
@@ -28,7 +29,7 @@ fn topic(index: u8) -> Option<Vec<u8>> {
 }
 
 fn router() -> Tested {
-    let mut router = Router::new(LIMIT);
+    let mut router = Router::new(LIMIT, OverflowPolicy::DropOldest);
     for _ in 0..LANES {
         router.add_lane(true, 1, |lane| lane);
     }
@@ -298,7 +299,7 @@ fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
         match router.park(&subscription, &fanout.envelope, &mut trash) {
             Parked::Dropped(count) => assert_eq!(u64::from(count), message - 2),
             Parked::Waiting => assert!(message < u64::from(LIMIT)),
-            Parked::Free => panic!("the handler is busy"),
+            Parked::Free | Parked::CutOff(_) => panic!("the handler is busy, and stays"),
         }
     }
     let (first, _) = router.unpark(&subscription);
@@ -376,7 +377,7 @@ fn a_topic_whose_messages_all_gave_way_is_forgotten_with_its_last_subscriber() {
 
 #[test]
 fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_started() {
-    let mut router: Tested = Router::new(LIMIT);
+    let mut router: Tested = Router::new(LIMIT, OverflowPolicy::DropOldest);
     router.add_lane(true, 2, |lane| lane);
     let (mut losses, mut trash) = (Vec::new(), Trash::default());
     router.subscribe(b"ann", None, 0, 1, false);

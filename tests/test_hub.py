@@ -1,4 +1,4 @@
-"""The hub as a class: what it takes, how it opens and closes, and how a program ends with it."""
+"""The hub as a class: what it takes, and how a program ends with it."""
 
 import asyncio
 import inspect
@@ -14,7 +14,7 @@ import pytest
 
 import pagebus
 from delivery_modes import LOOPS, Bus, LoopThread, Recorder, WatchedExecutor, numbers
-from pagebus import HubClosed, PubSubHub, Subscription
+from pagebus import PubSubHub, Subscription
 
 OPERATIONS = [
     "send_all",
@@ -112,33 +112,11 @@ def test_unsubscribe_leaves_topics_and_unsubscribe_topic_leaves_the_rest(bus: Bu
     assert (len(broadcast), len(lobby), len(kitchen)) == (2, 1, 3)
 
 
-def test_a_closed_hub_still_delivers_what_was_queued(queued_bus: Bus):
-    gate = queued_bus.gate()
-    got = queued_bus.recorder(gate)
-    queued_bus.subscribe("ann", got.handler)
-    for message in range(50):
-        queued_bus.hub.send_all(message)
-
-    queued_bus.hub.close()
-    queued_bus.hub.close()
-    with pytest.raises(HubClosed):
-        queued_bus.hub.send_all("too late")
-    gate.open()
-    queued_bus.settle()
-
-    assert got == list(range(50))
-    assert queued_bus.hub.closed
-
-
 def test_a_new_hub_is_open_and_empty():
     hub = PubSubHub()
 
     assert hub.closed is False
     assert set(numbers(hub).values()) == {0}
-
-
-def test_hub_closed_is_a_runtime_error():
-    assert issubclass(HubClosed, RuntimeError)
 
 
 def test_a_hub_shows_what_it_is():

@@ -62,7 +62,7 @@ def test_an_overflow_carries_whose_it_is_and_how_much(queued_bus: Bus, log: Any)
         assert overflow.handler is got.handler
         assert "Overflow" in repr(overflow)
     assert (first.dropped, last.dropped) == (1, 3)
-    log.take(2)
+    log.take(1)
 
 
 @pytest.mark.parametrize("kind", [HandlerFailure, Overflow])

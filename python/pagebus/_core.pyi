@@ -1,10 +1,10 @@
 """Types of the native module: who is subscribed to what, and how a message reaches a handler."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import Any, final
+from typing import Any, Literal, final
 
 __all__ = [
     "HandlerFailure",
@@ -46,15 +46,19 @@ class PubSubHub:
             ``subscribe``.
         executor: Where sync handlers run. Default: inside the send.
         max_pending: How many messages may wait in a queue, at least 1: for one handler that is
-            busy, and for one topic whose event loop or executor is. Beyond it the oldest is
-            dropped, counted and reported.
+            busy, and for one topic whose event loop or executor is.
+        overflow: What a full queue does; what is dropped is counted and reported. With
+            ``"drop_oldest"`` the oldest message gives way, with ``"drop_newest"`` the one that
+            comes is not taken, and with ``"unsubscribe"`` the handler that does not keep up loses
+            its subscription (a topic whose event loop or executor is busy loses its oldest).
         on_error: Called with a :class:`HandlerFailure` after each failure has been logged.
         on_overflow: Called with an :class:`Overflow` when messages are dropped.
 
     Raises:
         TypeError: ``loop`` is not an event loop, ``executor`` has no ``submit``, a hook is not
-            callable, or ``max_pending`` is not an int.
-        ValueError: ``loop`` is closed, ``executor`` is shut down, or ``max_pending`` < 1.
+            callable, ``max_pending`` is not an int, or ``overflow`` is not a string.
+        ValueError: ``loop`` is closed, ``executor`` is shut down, ``max_pending`` < 1, or there
+            is no such ``overflow``.
     """
 
     def __new__(
@@ -63,6 +67,7 @@ class PubSubHub:
         executor: Executor | None = None,
         *,
         max_pending: int = 10_000,
+        overflow: Literal["drop_oldest", "drop_newest", "unsubscribe"] = "drop_oldest",
         on_error: Callable[[HandlerFailure], object] | None = None,
         on_overflow: Callable[[Overflow], object] | None = None,
     ) -> PubSubHub: ...
@@ -195,15 +200,58 @@ class PubSubHub:
             TypeError: ``session_id`` is not a string.
         """
 
-    def close(self) -> None:
-        """Refuse new sends and subscriptions; what is queued is still delivered.
+    def close(self, timeout: float | None = 5.0) -> None:
+        """Refuse new sends and subscriptions, and wait until what is queued is delivered.
 
-        Returns at once. Closing a closed hub changes nothing.
+        After ``timeout`` seconds, what is left is given up: counted in ``stats().dropped`` and
+        logged as an error. Handlers that are still running are not stopped. A closed hub lets all
+        its handlers go once it has nothing left to deliver. Closing a closed hub only waits.
+
+        Where the caller would wait for itself, in one of the hub's handlers and on the thread of
+        an event loop that delivers, it returns at once, and what is queued is still delivered: on
+        an event loop, await :meth:`aclose`. ``with hub:`` closes it when the block ends.
+
+        Args:
+            timeout: Seconds, or ``None`` for as long as it takes.
+
+        Raises:
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is negative.
         """
 
+    def aclose(self, timeout: float | None = 5.0) -> Coroutine[Any, Any, None]:
+        """Do what :meth:`close` does, and let the event loop go on meanwhile.
+
+        The hub refuses new work from the call on. If the coroutine is cancelled, what is queued
+        is still delivered. ``async with hub:`` closes the hub when the block ends.
+
+        Args:
+            timeout: Seconds, or ``None`` for as long as it takes.
+
+        Raises:
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is negative.
+        """
+
+    def __enter__(self) -> PubSubHub: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, PubSubHub]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Coroutine[Any, Any, None]: ...
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` has been called."""
+        """Whether :meth:`close` or :meth:`aclose` has been called."""
 
     def stats(self) -> Stats:
         """The hub's counters and sizes at this moment."""
@@ -386,7 +434,7 @@ class Overflow:
 
     One burst, from the first drop until the queue is empty again, gives two: the first with
     ``dropped`` = 1, the last with the number of the whole burst (unless the handler leaves
-    before).
+    before). A handler that lost its subscription gives one, with all that it lost.
 
     Where one handler does not keep up, it is named. Where the event loop or the executor itself
     does not, messages are dropped for all that listen to a topic: ``session_id`` and ``handler``

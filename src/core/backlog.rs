@@ -49,6 +49,17 @@ impl Share {
     }
 }
 
+/// What happens to a message for which a full queue has no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OverflowPolicy {
+    /// The queue's oldest message gives way to it.
+    DropOldest,
+    /// It is not taken.
+    DropNewest,
+    /// Who does not keep up is unsubscribed.
+    Unsubscribe,
+}
+
 /// Finds the share of an owner: beside its key, or in the owner itself.
 pub trait Shares<O> {
     /// The owner's share.

@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, OverflowPolicy};
 use super::fanout::{Envelope, Fanout};
 use super::registry::{CallQueue, Registry, Scope};
 use super::subscription::{Own, Subscription};
@@ -48,6 +48,11 @@ struct Lane<H, M, D> {
 }
 
 impl<H, M, D> Lane<H, M, D> {
+    fn is_idle(&self) -> bool {
+        let nothing_left = self.log.is_empty() && self.interrupted.is_none();
+        nothing_left && self.resumed.is_empty() && self.awake == 0
+    }
+
     /// Enters one more deliverer, if all there are may be busy for long and there may be more.
     fn hire(&mut self) -> bool {
         let hired = self.awake <= self.calling && self.awake < self.workers;
@@ -79,8 +84,10 @@ pub enum Ready {
 
 /// Losses that a dispatch brought about or to an end.
 pub enum Loss<H, M> {
-    /// A subscription lost a message to that one, the n-th of a burst.
+    /// A subscription lost a message because of that one, the n-th of a burst.
     Dropped(Call<H, M>, u32),
+    /// A subscription was ended because of that message, and lost so many with it.
+    CutOff(Call<H, M>, u32),
     /// The lane has caught up with the topic of a message, after a burst of that many.
     CaughtUp(Arc<Envelope<M>>, u32),
 }
@@ -99,8 +106,10 @@ pub enum Parked {
     Free,
     /// The message waits until the handler is free.
     Waiting,
-    /// The message waits, and the oldest gave way to it: the n-th of a burst.
+    /// A message was lost, this one or one that gave way to it: the n-th of a burst.
     Dropped(u32),
+    /// The subscription was ended, and lost so many messages with it.
+    CutOff(u32),
 }
 
 /// Sizes, for the hub's statistics.
@@ -126,28 +135,35 @@ pub struct Router<H, M, D> {
     published: u64,
     dropped: usize,
     limit: u32,
+    overflow: OverflowPolicy,
     closed: bool,
+    finished: bool,
     registry: Registry<H, M>,
     lanes: Slab<Lane<H, M, D>>,
     /// Messages for handlers that are busy with an earlier one, by the subscription's serial.
     mailboxes: HashMap<u64, VecDeque<Arc<Envelope<M>>>, RandomState>,
     /// Messages in mailboxes and in sessions' queues.
     waiting: usize,
+    /// Calls that go on, with a task of their own.
+    under_way: usize,
 }
 
 impl<H, M, D: Clone> Router<H, M, D> {
     /// A router that lets `limit` messages wait for each subscription.
-    pub fn new(limit: u32) -> Self {
+    pub fn new(limit: u32, overflow: OverflowPolicy) -> Self {
         Self {
             sequence: 0,
             published: 0,
             dropped: 0,
             limit,
+            overflow,
             closed: false,
+            finished: false,
             registry: Registry::new(),
             lanes: Slab::new(),
             mailboxes: HashMap::default(),
             waiting: 0,
+            under_way: 0,
         }
     }
 
@@ -164,6 +180,35 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Whether [`Self::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Whether it is closed and everything is delivered, or given up.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Lets everything go if there is nothing to wait for any more; tells whether that is so.
+    pub fn finish(&mut self, trash: &mut Trash<H, M, D>) -> bool {
+        if self.closed && !self.finished && self.is_idle() {
+            self.give_up(trash);
+        }
+        self.finished
+    }
+
+    /// Lets everything go; returns how many deliveries are lost by it.
+    pub fn give_up(&mut self, trash: &mut Trash<H, M, D>) -> usize {
+        self.finished = true;
+        self.clear(trash)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting + self.under_way == 0 && self.lanes.iter().all(|(_, lane)| lane.is_idle())
+    }
+
+    /// Calls that go on.
+    pub fn calls_under_way(&self) -> usize {
+        let calling = self.lanes.iter().map(|(_, lane)| lane.calling);
+        self.under_way + calling.sum::<usize>()
     }
 
     /// The router's sizes.
@@ -394,7 +439,10 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let before = trash.logged.len();
         let members = self.registry.group(group);
         let lane = &mut self.lanes[members.lane as usize];
-        if lane.log.push(group, envelope, &members.share, self.limit) {
+        if self.overflow == OverflowPolicy::DropNewest && members.share.queued() >= self.limit {
+            published.burst |= members.share.count_dropped() == 1;
+            trash.logged.push((group, envelope));
+        } else if lane.log.push(group, envelope, &members.share, self.limit) {
             published.burst |= members.share.count_dropped() == 1;
             lane.log.compact(&self.registry, &mut trash.logged);
         }
@@ -484,7 +532,10 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Gives up the calls that wait for a lane's workers, because there are none any more; returns
     /// how many that were.
     pub fn abandon_calls(&mut self, lane: LaneKey, trash: &mut Trash<H, M, D>) -> usize {
-        let queue = &mut self.lanes[lane as usize].overlapping;
+        let Some(state) = self.lanes.get_mut(lane as usize) else {
+            return 0;
+        };
+        let queue = &mut state.overlapping;
         let mut count = queue.len();
         queue.remove_unless(|_| false, &Own, &mut trash.calls);
         count += self.registry.abandon_queues(&mut trash.calls);
@@ -493,16 +544,22 @@ impl<H, M, D: Clone> Router<H, M, D> {
         count
     }
 
-    /// Gives up everything.
-    pub fn clear(&mut self, trash: &mut Trash<H, M, D>) {
+    /// Gives up everything that waits, and ends every subscription; returns how many deliveries
+    /// are lost by it.
+    pub fn clear(&mut self, trash: &mut Trash<H, M, D>) -> usize {
+        let before = self.dropped;
+        let lanes: Vec<_> = self.lanes.iter().map(|(index, _)| index).collect();
+        for lane in lanes {
+            #[expect(clippy::cast_possible_truncation, reason = "a lane's key fits")]
+            let lane = lane as LaneKey;
+            self.abandon(lane, trash);
+            self.abandon_calls(lane, trash);
+        }
+        self.abandon_mailboxes(trash);
         for subscription in self.registry.iter().cloned().collect::<Vec<_>>() {
             self.cancel(&subscription, trash);
             trash.subscriptions.push(subscription);
         }
-        let lanes: Vec<_> = self.lanes.iter().map(|(index, _)| index).collect();
-        for lane in lanes {
-            #[expect(clippy::cast_possible_truncation, reason = "a lane's key fits")]
-            self.abandon(lane as LaneKey, trash);
-        }
+        self.dropped - before
     }
 }

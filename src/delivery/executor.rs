@@ -22,6 +22,7 @@ use super::context::Contexts;
 use super::nudge::Nudge;
 use super::pace::Pace;
 use super::{Envelope, Router, Subscription, Trash, call, finish};
+use crate::close::Delivering;
 use crate::core::SessionKey;
 use crate::core::router::{self, NextCall, Ready};
 use crate::hub::{PubSubHub, SYNC};
@@ -214,6 +215,7 @@ struct Worker<'a, 'py> {
 
 fn run(hub: &Bound<'_, PubSubHub>) {
     if let Some(lane) = hub.get().executor() {
+        let _delivering = Delivering::begin(hub.get());
         let worker = Worker {
             hub,
             lane,
@@ -295,6 +297,9 @@ impl Worker<'_, '_> {
             match loss {
                 Loss::Dropped((subscription, envelope), count) => {
                     report::loss(self.hub, subscription, envelope, *count);
+                }
+                Loss::CutOff((subscription, envelope), count) => {
+                    report::cut_off(self.hub, subscription, envelope, *count);
                 }
                 Loss::CaughtUp(envelope, burst) => {
                     report::topic_recovered(self.hub, envelope, Some(*burst));

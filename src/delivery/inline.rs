@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use super::context::Contexts;
 use super::handler::is_quit;
 use super::{Envelope, Fanout, Subscription, call, finish, waits};
+use crate::close::Delivering;
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
 
@@ -26,6 +27,7 @@ enum Work {
 /// (`KeyboardInterrupt`, `SystemExit`); what is left is then delivered with the next send.
 pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let (py, own) = (hub.py(), hub.get());
+    let _delivering = Delivering::begin(own);
     let mut delivered = 0;
     let mut result = Ok(());
     while result.is_ok()

@@ -368,6 +368,18 @@ def test_max_pending_is_at_least_one(bad: int):
         PubSubHub(max_pending=bad)
 
 
+@pytest.mark.parametrize("bad", [None, 1, b"drop_oldest"], ids=repr)
+def test_overflow_is_a_string(bad: Any):
+    with pytest.raises(TypeError, match="overflow must be a str"):
+        PubSubHub(overflow=bad)
+
+
+@pytest.mark.parametrize("bad", ["", "drop", "DROP_OLDEST", "\ud800"], ids=ascii)
+def test_overflow_is_one_of_three_words(bad: Any):
+    with pytest.raises(ValueError, match="overflow must be 'drop_oldest', 'drop_newest' or"):
+        PubSubHub(overflow=bad)
+
+
 def test_a_huge_max_pending_is_as_good_as_none():
     hub, got = PubSubHub(max_pending=10**30), Recorder()
     hub.subscribe("ann", got.record)

@@ -7,15 +7,26 @@ import threading
 import weakref
 from typing import Any
 
+import psutil
 import pytest
 
-from delivery_modes import DEADLINE, Bus, Gate, LoopThread, Recorder, WatchedExecutor, numbers
+from delivery_modes import (
+    ASYNC,
+    DEADLINE,
+    EXECUTOR,
+    Bus,
+    Gate,
+    LoopThread,
+    Recorder,
+    WatchedExecutor,
+    numbers,
+)
 from pagebus import Overflow, PubSubHub
 
 LIMIT = 10
 
-BURST = 2
-"""Log lines of one burst of losses: when it begins and when it is over."""
+BURST = 1
+"""Warnings about one burst of losses: that it begins. That it is over is for those who log more."""
 
 
 def bounded(bus: Bus, **options: Any) -> Recorder:
@@ -332,7 +343,28 @@ def test_ten_thousand_losses_are_not_ten_thousand_log_lines(queued_bus: Bus, log
     queued_bus.settle()
 
     assert got == ["first", *range(10_000 - LIMIT, 10_000)]
-    assert BURST <= len(log.take_all()) == len(overflows) < 1000
+    # The hook is told of the end of each burst, too.
+    assert BURST <= len(log.take_all()) == len(overflows) / 2 < 1000
+
+
+def test_who_logs_more_is_told_when_a_burst_is_over(
+    queued_bus: Bus, log: Any, caplog: pytest.LogCaptureFixture
+):
+    bounded(queued_bus)
+    gate = queued_bus.gate()
+    busy_with_first(queued_bus, gate)
+    pace = Pace(queued_bus)
+
+    with caplog.at_level(logging.INFO, "pagebus"):
+        for message in range(LIMIT + 7):
+            pace.send(message)
+        gate.open()
+        queued_bus.settle()
+
+    log.take(BURST)
+    begin, end = caplog.records
+    assert (begin.levelno, end.levelno) == (logging.WARNING, logging.INFO)
+    assert "dropped 7 messages" in end.getMessage()
 
 
 def test_the_log_line_names_session_topic_and_handler(queued_bus: Bus, log: Any):
@@ -519,3 +551,124 @@ def test_losses_of_a_handler_that_leaves_meanwhile_are_told_with_its_own_topic()
 
     assert {overflow.topic for overflow in told} == {"news"}
     thread.close()
+
+
+# ---- other policies than that the oldest gives way -------------------------------------------
+
+
+@pytest.mark.parametrize("count", [LIMIT - 1, LIMIT, LIMIT + 1, LIMIT * 5])
+def test_with_drop_newest_a_blocked_handler_gets_the_oldest_messages_in_order(
+    queued_bus: Bus, log: Any, count: int
+):
+    overflows = bounded(queued_bus, overflow="drop_newest")
+    gate = queued_bus.gate()
+    got, pace = busy_with_first(queued_bus, gate), Pace(queued_bus)
+
+    for message in range(count):
+        pace.send(message)
+    gate.open()
+    queued_bus.settle()
+    queued_bus.hub.send_all("last")
+    queued_bus.settle()
+
+    lost = max(0, count - LIMIT)
+    assert got == ["first", *range(count - lost), "last"]
+    assert pace.neighbour == [*range(count), "last"]
+    assert queued_bus.hub.stats().dropped == lost
+    assert [overflow.dropped for overflow in overflows] == ([1, lost] if lost else [])
+    for record in log.take(BURST if lost else 0):
+        assert "dropping its newest messages" in record.getMessage()
+
+
+def test_with_drop_newest_the_limit_holds_while_the_sender_itself_blocks_the_loop(
+    async_bus: Bus, log: Any
+):
+    bounded(async_bus, overflow="drop_newest")
+    got = async_bus.recorder()
+    async_bus.subscribe("ann", got.handler)
+
+    def send() -> int:
+        for message in range(LIMIT * 5):
+            async_bus.hub.send_all(message)
+        return async_bus.hub.stats().pending
+
+    assert async_bus.run(send) == LIMIT
+    async_bus.settle()
+
+    assert got == list(range(LIMIT))
+    assert async_bus.hub.stats().dropped == LIMIT * 4
+    log.take(BURST)
+
+
+def test_with_unsubscribe_a_handler_that_does_not_keep_up_is_cut_off(queued_bus: Bus, log: Any):
+    overflows = bounded(queued_bus, overflow="unsubscribe")
+    gate, other = queued_bus.gate(), queued_bus.recorder()
+    slow = queued_bus.recorder(gate)
+    subscription = queued_bus.subscribe("ann", slow.handler)
+    queued_bus.subscribe_topic("ann", "lobby", other.handler)
+    queued_bus.hub.send_all("first")
+    gate.arrivals.wait(1)
+    pace = Pace(queued_bus)
+
+    for message in range(LIMIT):
+        pace.send(message)
+    assert subscription.active
+    for message in range(LIMIT * 3):
+        pace.send(message)
+    assert not subscription.active
+    gate.open()
+    queued_bus.hub.send_all_on_topic("lobby", "still here")
+    queued_bus.settle()
+
+    # What it had begun, and nothing else; the session's other handler and the neighbour stay.
+    assert slow == ["first"]
+    assert other == [("lobby", "still here")]
+    assert len(pace.neighbour) == LIMIT * 4
+    (overflow,) = overflows
+    assert (overflow.session_id, overflow.handler) == ("ann", slow.handler)
+    assert overflow.dropped == queued_bus.hub.stats().dropped == LIMIT + 1
+    (record,) = log.take(1)
+    assert f"unsubscribed it and dropped {LIMIT + 1} messages" in record.getMessage()
+
+
+def test_with_unsubscribe_a_busy_event_loop_costs_nobody_the_subscription(async_bus: Bus, log: Any):
+    bounded(async_bus, overflow="unsubscribe")
+    got = async_bus.recorder()
+    subscription = async_bus.subscribe("ann", got.handler)
+
+    def send() -> None:
+        for message in range(LIMIT * 5):
+            async_bus.hub.send_all(message)
+
+    async_bus.run(send)
+    async_bus.settle()
+
+    assert subscription.active
+    assert got == list(range(LIMIT * 4, LIMIT * 5))
+    log.take(BURST)
+
+
+@pytest.mark.parametrize("queued_bus", [ASYNC[0], EXECUTOR[1]], indirect=True, ids=str)
+def test_a_million_sends_to_a_handler_that_blocks_stay_within_the_bound(queued_bus: Bus, log: Any):
+    gate, seen, process = queued_bus.gate(), Recorder(), psutil.Process()
+    got = Recorder()
+    blocked = queued_bus.handler(lambda message: got.record(message[0]), gate)
+    queued_bus.subscribe("ann", blocked)
+    queued_bus.subscribe("bob", queued_bus.handler(lambda message: seen.record(message[0])))
+    pending, before = 0, process.memory_info().rss
+
+    for number in range(1_000_000):
+        queued_bus.hub.send_all((number, bytes(1000)))
+        if number % 1000 == 999:
+            seen.wait(number + 1)
+            pending = max(pending, queued_bus.hub.stats().pending)
+    grown = process.memory_info().rss - before
+    gate.open()
+    queued_bus.settle()
+
+    # A thousand megabytes were sent; ten at a time may wait.
+    assert pending <= 11_000
+    assert grown < 150e6
+    assert got == [0, *range(990_000, 1_000_000)]
+    assert seen == list(range(1_000_000))
+    log.take(BURST)

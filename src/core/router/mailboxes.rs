@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Envelope, LaneKey, Parked, Router, Subscription, Trash};
+use super::{Envelope, LaneKey, OverflowPolicy, Parked, Router, Subscription, Trash};
 
 impl<H, M, D: Clone> Router<H, M, D> {
     /// Leaves a message for a handler that is busy; tells if it is free instead.
@@ -20,24 +20,54 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return Parked::Waiting;
         }
         let mailbox = self.mailboxes.entry(subscription.serial).or_default();
-        mailbox.push_back(envelope.clone());
-        if mailbox.len() <= self.limit as usize {
+        if mailbox.len() < self.limit as usize {
+            mailbox.push_back(envelope.clone());
             self.waiting += 1;
             return Parked::Waiting;
         }
-        trash.envelopes.extend(mailbox.pop_front());
+        match self.overflow {
+            OverflowPolicy::DropNewest => {}
+            OverflowPolicy::DropOldest => {
+                mailbox.push_back(envelope.clone());
+                trash.envelopes.extend(mailbox.pop_front());
+            }
+            OverflowPolicy::Unsubscribe => return Parked::CutOff(self.expel(subscription, trash)),
+        }
         Parked::Dropped(subscription.share().count_dropped())
+    }
+
+    /// Ends a subscription that does not keep up; returns how many messages it loses.
+    pub(super) fn expel(
+        &mut self,
+        subscription: &Arc<Subscription<H>>,
+        trash: &mut Trash<H, M, D>,
+    ) -> u32 {
+        let before = self.waiting;
+        self.cancel(subscription, trash);
+        // And the one for which there was no room.
+        u32::try_from(before - self.waiting + 1).unwrap_or(u32::MAX)
     }
 
     /// Enters that a call of a handler goes on. Beyond what the subscription allows, its messages
     /// wait.
     pub fn enter(&mut self, subscription: &Subscription<H>) {
+        self.under_way += 1;
         subscription.enter(self.limit);
     }
 
     /// Enters that a call of a handler is over.
     pub fn leave(&mut self, subscription: &Subscription<H>) {
+        self.under_way = self.under_way.saturating_sub(1);
         subscription.leave(self.limit);
+    }
+
+    /// Gives up what waits for handlers that are busy.
+    pub(super) fn abandon_mailboxes(&mut self, trash: &mut Trash<H, M, D>) {
+        for (_, mailbox) in self.mailboxes.drain() {
+            self.waiting -= mailbox.len();
+            self.dropped += mailbox.len();
+            trash.envelopes.extend(mailbox);
+        }
     }
 
     /// The next message that waits for a handler whose call is over. Without one, the call is
@@ -52,7 +82,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return (Some(envelope), None);
         }
         self.mailboxes.remove(&subscription.serial);
-        subscription.leave(self.limit);
+        self.leave(subscription);
         (None, subscription.share().end_burst())
     }
 

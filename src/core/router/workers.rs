@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    Call, CallQueue, LaneKey, Loss, NextCall, Own, Parked, Ready, Router, SessionKey, Subscription,
-    Trash,
+    Call, LaneKey, Loss, NextCall, OverflowPolicy, Own, Parked, Ready, Router, SessionKey,
+    Subscription, Trash,
 };
 
 impl<H, M, D: Clone> Router<H, M, D> {
@@ -62,7 +62,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
             if state.overlapping.is_empty() {
                 return Some((call, None));
             }
-            self.enqueue_overlapping(lane, call, ready, losses, trash);
+            if self.enqueue(lane, call, losses, trash) {
+                ready(Ready::Overlapping);
+            }
             return None;
         }
         let session = call.0.owner.key;
@@ -74,7 +76,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if !is_scheduled && std::mem::replace(&mut owner.turn, state.turn) != state.turn {
             return Some((call, Some(session)));
         }
-        self.waiting += append(owner.queue(), call, self.limit, losses, trash);
+        self.enqueue(lane, call, losses, trash);
         if !is_scheduled {
             ready(Ready::Session(session));
         }
@@ -106,21 +108,54 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
     }
 
-    /// Appends a call of a handler that may overlap with others.
-    fn enqueue_overlapping(
+    /// Leaves a call to the queue of its session, or to that of calls that may overlap; tells
+    /// whether the queue grew by it.
+    fn enqueue(
         &mut self,
         lane: LaneKey,
         call: Call<H, M>,
-        mut ready: impl FnMut(Ready),
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
-    ) {
-        let queue = &mut self.lanes[lane as usize].overlapping;
-        let grown = append(queue, call, self.limit, losses, trash);
-        self.waiting += grown;
-        if grown > 0 {
-            ready(Ready::Overlapping);
+    ) -> bool {
+        let share = call.0.share();
+        let is_full = share.queued() >= self.limit;
+        match self.overflow {
+            OverflowPolicy::DropNewest if is_full => {
+                let count = share.count_dropped();
+                losses.push(Loss::Dropped(call, count));
+                false
+            }
+            OverflowPolicy::Unsubscribe if is_full => {
+                let count = self.expel(&call.0, trash);
+                losses.push(Loss::CutOff(call, count));
+                false
+            }
+            _ => self.append(lane, call, losses, trash),
         }
+    }
+
+    /// Appends a call to its queue, where an older one of the same subscription may give way.
+    fn append(
+        &mut self,
+        lane: LaneKey,
+        (subscription, envelope): Call<H, M>,
+        losses: &mut Vec<Loss<H, M>>,
+        trash: &mut Trash<H, M, D>,
+    ) -> bool {
+        let session = self.registry.session(subscription.owner.key);
+        let queue = match session {
+            Some(owner) if !subscription.overlaps() => owner.queue(),
+            _ => &mut self.lanes[lane as usize].overlapping,
+        };
+        let (before, share) = (queue.len(), subscription.share());
+        if queue.push(subscription.clone(), envelope.clone(), share, self.limit) {
+            let count = share.count_dropped();
+            losses.push(Loss::Dropped((subscription, envelope), count));
+            queue.compact(&Own, &mut trash.calls);
+        }
+        let grown = queue.len() - before;
+        self.waiting += grown;
+        grown > 0
     }
 
     /// The next call that a session, taken from the run queue, has to make; the worker counts as
@@ -175,6 +210,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         match self.park(&call.0, &call.1, trash) {
             Parked::Free if !call.0.is_cancelled() => return Some(call),
             Parked::Dropped(count) => losses.push(Loss::Dropped(call.clone(), count)),
+            Parked::CutOff(count) => losses.push(Loss::CutOff(call.clone(), count)),
             Parked::Free | Parked::Waiting => {}
         }
         trash.calls.push(call);
@@ -229,7 +265,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             .mailboxes
             .remove(&subscription.serial)
             .unwrap_or_default();
-        subscription.leave(self.limit);
+        self.leave(subscription);
         let (state, owner) = (
             self.lanes.get_mut(lane as usize)?,
             self.registry.session(subscription.owner.key)?,
@@ -288,27 +324,4 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let lane = self.lanes.get(lane as usize);
         lane.is_some_and(|lane| !lane.log.is_empty() || lane.interrupted.is_some())
     }
-}
-
-/// Appends a call to a queue; returns by how much the queue grew: not at all where an older call
-/// of the same subscription gave way.
-fn append<H, M, D>(
-    queue: &mut CallQueue<H, M>,
-    (subscription, envelope): Call<H, M>,
-    limit: u32,
-    losses: &mut Vec<Loss<H, M>>,
-    trash: &mut Trash<H, M, D>,
-) -> usize {
-    let before = queue.len();
-    if queue.push(
-        subscription.clone(),
-        envelope.clone(),
-        subscription.share(),
-        limit,
-    ) {
-        let count = subscription.share().count_dropped();
-        losses.push(Loss::Dropped((subscription, envelope), count));
-        queue.compact(&Own, &mut trash.calls);
-    }
-    queue.len() - before
 }

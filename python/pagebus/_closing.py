@@ -1,0 +1,41 @@
+"""Closing a hub from a coroutine: the event loop goes on delivering meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, TypeVar
+
+from pagebus._task import HandlerTask
+
+T = TypeVar("T")
+
+
+class Closing(Protocol):
+    """A hub that closes."""
+
+    def is_done(self) -> bool:
+        """Whether everything is delivered, or given up."""
+
+    def when_done(self, callback: object, /) -> None:
+        """Call ``callback`` when that is so, on whatever thread."""
+
+    def give_up(self) -> None:
+        """Let go of what is left."""
+
+
+async def entered(hub: T) -> T:
+    """Give what ``async with`` gives."""
+    return hub
+
+
+async def aclose(closing: Closing, timeout: float | None) -> None:
+    """Wait until everything is delivered, for so many seconds, and give up what is left then."""
+    # A handler would wait for its own end.
+    if closing.is_done() or isinstance(asyncio.current_task(), HandlerTask):
+        return
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    closing.when_done(lambda: loop.call_soon_threadsafe(done.set))
+    try:
+        await asyncio.wait_for(done.wait(), timeout)
+    except asyncio.TimeoutError:
+        closing.give_up()

@@ -1,0 +1,192 @@
+//! Closing a hub: what is queued is delivered first, for so long; what is left then is given up.
+
+use std::cell::RefCell;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyBool;
+
+use crate::delivery::event_loop::running;
+use crate::delivery::{Deliverer, Router, Trash};
+use crate::hub::PubSubHub;
+use crate::name::must_be;
+use crate::python;
+use crate::report;
+
+/// How long a hub has for what is queued, where its user does not say. In seconds.
+pub const TIMEOUT: f64 = 5.0;
+
+thread_local! {
+    /// The hubs whose handlers this thread is calling.
+    static DELIVERING: RefCell<Vec<*const PubSubHub>> = const { RefCell::new(Vec::new()) };
+}
+
+/// This thread is calling handlers of a hub, for as long as this lives.
+pub struct Delivering(());
+
+impl Delivering {
+    /// Begins to call handlers of `hub`.
+    pub fn begin(hub: &PubSubHub) -> Self {
+        // A thread that ends has no list any more, and calls nobody.
+        let _ = DELIVERING.try_with(|hubs| hubs.borrow_mut().push(hub));
+        Self(())
+    }
+}
+
+impl Drop for Delivering {
+    fn drop(&mut self) {
+        let _ = DELIVERING.try_with(|hubs| hubs.borrow_mut().pop());
+    }
+}
+
+/// The argument `timeout`, in seconds. `None` is as long as it takes.
+pub struct Timeout(pub Option<f64>);
+
+impl<'py> FromPyObject<'_, 'py> for Timeout {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if value.is_none() {
+            return Ok(Self(None));
+        }
+        let seconds = value.extract::<f64>();
+        let Ok(seconds) = seconds.map_err(drop).and_then(|seconds| {
+            (!value.is_instance_of::<PyBool>())
+                .then_some(seconds)
+                .ok_or(())
+        }) else {
+            return Err(must_be("timeout", "a number of seconds, or None", &value));
+        };
+        if seconds.is_nan() || seconds < 0.0 {
+            return Err(PyValueError::new_err(format!(
+                "timeout must not be negative, and is {seconds}"
+            )));
+        }
+        // Longer than a century is for ever, also to `threading`, whose own limit that is.
+        Ok(Self((seconds < 3e9).then_some(seconds)))
+    }
+}
+
+/// Closes a hub, and waits for what is queued, except where that would be to wait for oneself.
+pub fn close(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
+    static EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = hub.py();
+    let closing = Closing::new(hub.clone());
+    if closing.is_done(py) || closing.is_own_doing(py)? {
+        return Ok(());
+    }
+    let event = EVENT.import(py, "threading", "Event")?.call0()?;
+    closing.when_done(&event.getattr(intern!(py, "set"))?);
+    // Interruptible: Ctrl-C ends the wait, and what is queued is still delivered.
+    let wait = event.getattr(intern!(py, "wait"))?;
+    if !python::call(&wait, [timeout.0.into_pyobject(py)?.as_any()])?.is_truthy()? {
+        closing.give_up(py);
+    }
+    Ok(())
+}
+
+/// The same as a coroutine, which lets the event loop go on meanwhile.
+pub fn aclose<'py>(hub: &Bound<'py, PubSubHub>, timeout: &Timeout) -> PyResult<Bound<'py, PyAny>> {
+    static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = hub.py();
+    let wait = WAIT.import(py, "pagebus._closing", "aclose")?;
+    let closing = Bound::new(py, Closing::new(hub.clone()))?;
+    python::call(
+        wait,
+        [closing.as_any(), timeout.0.into_pyobject(py)?.as_any()],
+    )
+}
+
+/// What `async with` gives: the hub.
+pub fn entered<'py>(hub: &Bound<'py, PubSubHub>) -> PyResult<Bound<'py, PyAny>> {
+    static ENTERED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let entered = ENTERED.import(hub.py(), "pagebus._closing", "entered")?;
+    python::call(entered, [hub.as_any()])
+}
+
+/// What is to be called when a hub has nothing left to deliver.
+#[derive(Default)]
+pub struct Watchers(Vec<Py<PyAny>>);
+
+impl Watchers {
+    /// Adds one.
+    pub fn add(&mut self, callback: Py<PyAny>) {
+        self.0.push(callback);
+    }
+
+    /// Calls them.
+    pub fn tell(self, py: Python<'_>) {
+        for callback in self.0 {
+            let called = python::call(callback.bind(py), []).map(drop);
+            report::contained(py, called, None);
+        }
+    }
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.iter().try_for_each(|callback| visit.call(callback))
+    }
+}
+
+/// A hub that closes.
+#[pyclass(frozen, module = "pagebus._core")]
+pub struct Closing(Py<PubSubHub>);
+
+impl Closing {
+    /// Closes the hub.
+    fn new(hub: Bound<'_, PubSubHub>) -> Self {
+        hub.get().change(hub.py(), |router, _| router.close());
+        Self(hub.unbind())
+    }
+
+    /// Whether this thread would wait for itself: it is inside one of the hub's handlers, or runs
+    /// an event loop that delivers.
+    fn is_own_doing(&self, py: Python<'_>) -> PyResult<bool> {
+        let hub: *const PubSubHub = self.0.get();
+        if DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub)) == Ok(true) {
+            return Ok(true);
+        }
+        let Some(here) = running(py)? else {
+            return Ok(false);
+        };
+        let runs_here = |deliverer: &Deliverer| match deliverer {
+            Deliverer::Loop(lane) => lane.runs_on(&here),
+            _ => false,
+        };
+        let change = |router: &mut Router, _: &mut Trash| router.deliverers().any(runs_here);
+        Ok(self.0.get().change(py, change))
+    }
+}
+
+#[pymethods]
+impl Closing {
+    fn is_done(&self, py: Python<'_>) -> bool {
+        self.0.get().change(py, |router, _| router.is_finished())
+    }
+
+    /// Calls `callback` when everything is delivered, or given up.
+    fn when_done(&self, callback: &Bound<'_, PyAny>) {
+        let py = callback.py();
+        self.0.get().watch(py, callback.clone().unbind());
+        if self.is_done(py) {
+            // It may have been too late to be told.
+            self.0.get().tell_watchers(py);
+        }
+    }
+
+    fn give_up(&self, py: Python<'_>) {
+        let hub = self.0.bind(py);
+        let (lost, calls) = hub.get().change(py, |router, trash| {
+            let calls = router.calls_under_way();
+            (router.give_up(trash), calls)
+        });
+        report::given_up(hub, lost, calls);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+}

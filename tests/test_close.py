@@ -1,0 +1,335 @@
+"""Closing a hub: what is queued is delivered, for so long, and what is left is reported."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from delivery_modes import DEADLINE, Bus, Gate, LoopThread, Recorder, in_threads, numbers
+from pagebus import HubClosed, PubSubHub
+
+SOON = 0.05
+"""A timeout for what never comes."""
+
+
+class Closing:
+    """``hub.close()`` on a thread of its own, under way."""
+
+    def __init__(self, hub: PubSubHub, timeout: float | None = DEADLINE) -> None:
+        self.result: Future[None] = Future()
+        self._hub = hub
+        threading.Thread(target=self._close, args=(timeout,), daemon=True).start()
+        deadline = time.monotonic() + DEADLINE
+        while not hub.closed:
+            assert time.monotonic() < deadline, "it does not begin to close"
+
+    def _close(self, timeout: float | None) -> None:
+        try:
+            self._hub.close(timeout)
+            self.result.set_result(None)
+        except BaseException as error:
+            self.result.set_exception(error)
+
+    def wait(self) -> None:
+        self.result.result(DEADLINE)
+
+
+def queue(bus: Bus, count: int = 50) -> tuple[Recorder, Gate]:
+    """A handler of Ann's that is at a closed gate, with messages behind it."""
+    gate = bus.gate()
+    got = bus.recorder(gate)
+    bus.subscribe("ann", got.handler)
+    for message in range(count):
+        bus.hub.send_all(message)
+    gate.arrivals.wait(1)
+    return got, gate
+
+
+def test_close_returns_when_everything_queued_is_delivered(queued_bus: Bus):
+    got, gate = queue(queued_bus)
+
+    closing = Closing(queued_bus.hub)
+    with pytest.raises(HubClosed):
+        queued_bus.hub.send_all("too late")
+    assert not closing.result.done()
+    gate.open()
+    closing.wait()
+
+    assert got == list(range(50))
+    assert numbers(queued_bus.hub)["pending"] == numbers(queued_bus.hub)["subscriptions"] == 0
+
+
+def test_what_is_left_after_the_timeout_is_given_up_counted_and_logged(queued_bus: Bus, log: Any):
+    got, gate = queue(queued_bus)
+    queued_bus.wait_until_handed_on()
+
+    queued_bus.hub.close(timeout=SOON)
+    gate.open()
+    queued_bus.settle()
+
+    assert got == [0]
+    stats = queued_bus.hub.stats()
+    assert (stats.dropped, stats.pending, stats.subscriptions) == (49, 0, 0)
+    (record,) = log.take(1)
+    assert "before 49 deliveries were made and 1 handlers were done" in record.getMessage()
+
+
+def test_close_waits_for_handlers_that_are_running(bus: Bus):
+    gate, ended = bus.gate(), Recorder()
+    bus.subscribe("ann", bus.handler(ended.record, gate))
+    sender = threading.Thread(target=bus.hub.send_all, args=("hello",), daemon=True)
+    sender.start()
+    gate.arrivals.wait(1)
+
+    closing = Closing(bus.hub)
+    assert not closing.result.done()
+    gate.open()
+    closing.wait()
+
+    assert ended == ["hello"]
+    sender.join(DEADLINE)
+    bus.settle()
+
+
+def test_an_idle_hub_closes_at_once_and_lets_its_handlers_go(bus: Bus):
+    class Page:
+        def on_message(self, message: Any) -> None: ...
+
+    page = Page()
+    subscription = bus.subscribe("ann", bus.handler(page.on_message))
+    gone = weakref.ref(page)
+    del page
+
+    bus.hub.close(timeout=None)
+    gc.collect()
+
+    assert bus.hub.closed
+    assert not subscription.active
+    assert gone() is None
+
+
+def test_closing_twice_is_as_good_as_once(queued_bus: Bus):
+    got, gate = queue(queued_bus)
+
+    first, second = Closing(queued_bus.hub), Closing(queued_bus.hub)
+    gate.open()
+    first.wait()
+    second.wait()
+    queued_bus.hub.close()
+
+    assert got == list(range(50))
+
+
+def test_the_shorter_of_two_timeouts_ends_both(queued_bus: Bus, log: Any):
+    _, gate = queue(queued_bus)
+
+    patient = Closing(queued_bus.hub, None)
+    queued_bus.hub.close(SOON)
+    patient.wait()
+
+    gate.open()
+    log.take(1)
+
+
+def test_a_handler_that_closes_the_hub_does_not_wait_for_itself(bus: Bus):
+    got, closed = bus.recorder(), Recorder()
+
+    def close(topic: str, message: Any) -> None:
+        bus.hub.close(timeout=None)
+        closed.record("closed")
+
+    bus.subscribe("bob", got.handler)
+    bus.subscribe_topic("ann", "admin", bus.handler(close))
+
+    def send() -> None:
+        bus.hub.send_all("before")
+        bus.hub.send_all_on_topic("admin", "close")
+
+    bus.run(send)
+    closed.wait(1)
+    bus.settle()
+
+    assert bus.hub.closed
+    assert got == ["before"]
+    # A closed hub that has nothing left to do lets everybody go.
+    assert numbers(bus.hub)["subscriptions"] == 0
+
+
+def test_closing_while_ten_threads_send_loses_nothing_that_was_accepted(bus: Bus):
+    bus.hub = bus.new_hub(max_pending=10_000_000)
+    got, accepted = bus.recorder(), Recorder()
+    bus.subscribe("ann", got.handler)
+    begun = Recorder()
+
+    def send(thread: int) -> None:
+        for number in range(1_000_000):
+            try:
+                bus.hub.send_all((thread, number))
+            except HubClosed:
+                return
+            accepted.record((thread, number))
+            if number == 10:
+                begun.record(thread)
+
+    def close() -> None:
+        begun.wait(10)
+        bus.hub.close(timeout=DEADLINE)
+
+    in_threads(close, *(lambda thread=thread: send(thread) for thread in range(10)))
+    bus.settle()
+
+    assert sorted(got) == sorted(accepted)
+
+
+def test_the_event_loops_own_thread_does_not_wait_for_itself(async_bus: Bus):
+    got = async_bus.recorder()
+    async_bus.subscribe("ann", got.handler)
+
+    def send_and_close() -> None:
+        async_bus.hub.send_all("hello")
+        async_bus.hub.close(timeout=None)
+
+    async_bus.run(send_and_close)
+    async_bus.settle()
+
+    assert got == ["hello"]
+
+
+def test_aclose_lets_the_loop_deliver_what_is_queued(async_bus: Bus):
+    got = async_bus.recorder()
+    async_bus.subscribe("ann", got.handler)
+
+    async def send_and_close() -> list[Any]:
+        for message in range(1000):
+            async_bus.hub.send_all(message)
+        await async_bus.hub.aclose(timeout=None)
+        return list(got)
+
+    assert async_bus.loop.run_async(send_and_close()) == list(range(1000))
+
+
+def test_aclose_gives_up_what_is_left_after_the_timeout(async_bus: Bus, log: Any):
+    got, gate = queue(async_bus)
+
+    async_bus.loop.run_async(async_bus.hub.aclose(timeout=SOON))
+    gate.open()
+    async_bus.settle()
+
+    assert got == [0]
+    assert numbers(async_bus.hub)["dropped"] == 49
+    log.take(1)
+
+
+def test_an_aclose_that_is_cancelled_leaves_the_hub_to_deliver_the_rest(async_bus: Bus):
+    got, gate = queue(async_bus)
+
+    async def close_for_a_moment() -> None:
+        closing = asyncio.ensure_future(async_bus.hub.aclose(timeout=None))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+    async_bus.loop.run_async(close_for_a_moment())
+    gate.open()
+    async_bus.settle()
+
+    assert got == list(range(50))
+
+
+def test_an_async_handler_may_await_the_end_without_waiting_for_itself():
+    loop, got = LoopThread(), Recorder()
+    hub = PubSubHub(loop.loop)
+
+    async def close(message: Any) -> None:
+        await asyncio.sleep(0)
+        await hub.aclose(timeout=None)
+        got.record(message)
+
+    hub.subscribe("ann", close)
+    hub.send_all("close")
+    got.wait(1)
+    loop.spin()
+    loop.close()
+
+    assert hub.closed
+
+
+def test_with_closes_the_hub_when_its_block_ends():
+    got = Recorder()
+    with ThreadPoolExecutor() as executor:
+        with PubSubHub(executor=executor) as hub:
+            hub.subscribe("ann", got.record)
+            for message in range(100):
+                hub.send_all(message)
+
+        assert got == list(range(100))
+        with pytest.raises(HubClosed):
+            hub.subscribe("ann", got.record)
+
+
+def test_with_closes_the_hub_and_lets_an_error_through():
+    with pytest.raises(ZeroDivisionError), PubSubHub() as hub:
+        1 / 0  # noqa: B018 - it raises
+
+    assert hub.closed
+
+
+def test_async_with_closes_the_hub_when_its_block_ends():
+    async def main() -> list[int]:
+        got: list[int] = []
+
+        async def handler(message: int) -> None:
+            await asyncio.sleep(0)
+            got.append(message)
+
+        async with PubSubHub(asyncio.get_running_loop()) as hub:
+            hub.subscribe("ann", handler)
+            for message in range(100):
+                hub.send_all(message)
+        assert hub.closed
+        return got
+
+    assert asyncio.run(main()) == list(range(100))
+
+
+@pytest.mark.parametrize("timeout", ["5", True, object()])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused_and_the_hub_stays_open(timeout: Any):
+    hub = PubSubHub()
+
+    for close in (hub.close, hub.aclose):
+        with pytest.raises(TypeError, match="timeout"):
+            close(timeout)
+    assert not hub.closed
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.5, float("nan")])
+def test_a_negative_timeout_is_refused_and_the_hub_stays_open(timeout: float):
+    hub = PubSubHub()
+
+    for close in (hub.close, hub.aclose):
+        with pytest.raises(ValueError, match="timeout"):
+            close(timeout)
+    assert not hub.closed
+
+
+def test_a_timeout_of_zero_gives_up_at_once_and_an_endless_one_is_for_ever(
+    queued_bus: Bus, log: Any
+):
+    _, gate = queue(queued_bus)
+    queued_bus.hub.close(timeout=0)
+    gate.open()
+    log.take(1)
+
+    idle = PubSubHub()
+    idle.close(timeout=float("inf"))
+    assert idle.closed
+
+
+def test_hub_closed_is_a_runtime_error():
+    assert issubclass(HubClosed, RuntimeError)
