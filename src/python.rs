@@ -180,6 +180,22 @@ pub fn is_function(callable: &Bound<'_, PyAny>) -> bool {
     callable.get_type_ptr() == &raw mut ffi::PyFunction_Type
 }
 
+/// Whether an object may have a dictionary of attributes. Asking it for `__dict__` would make one,
+/// which takes more memory than a subscription does.
+#[inline]
+pub fn may_have_attributes(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached, and `object` is alive. A `tp_dictoffset` above zero is the place of a
+    // pointer in the object, which is read and not followed.
+    unsafe {
+        let offset = (*object.get_type_ptr()).tp_dictoffset;
+        if offset <= 0 {
+            return true;
+        }
+        let place = object.as_ptr().byte_offset(offset);
+        !place.cast::<*mut ffi::PyObject>().read().is_null()
+    }
+}
+
 /// Arguments for a call. The first slot is the callee's to use: a bound method puts its object
 /// there.
 #[inline]

@@ -170,6 +170,9 @@ impl<'py> Plain<'py> {
     }
 
     fn has_attributes(&self) -> PyResult<bool> {
+        if !python::may_have_attributes(&self.function) {
+            return Ok(false);
+        }
         let attributes = self
             .function
             .getattr(intern!(self.function.py(), "__dict__"))?;
