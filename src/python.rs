@@ -136,9 +136,19 @@ pub fn try_call<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     args: [&Bound<'py, PyAny>; N],
 ) -> Result<Bound<'py, PyAny>, Raised> {
-    let Some(vectorcall) = vectorcall_of(callable) else {
-        return Raised::from_result(callable.py(), call_with(callable, args, None));
-    };
+    try_entry(callable, args).unwrap_or_else(|| {
+        let result = call_with(callable, args, None);
+        Raised::from_result(callable.py(), result)
+    })
+}
+
+/// [`try_call`] by the object's own entry, if it has one.
+#[inline]
+pub fn try_entry<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    args: [&Bound<'py, PyAny>; N],
+) -> Option<Result<Bound<'py, PyAny>, Raised>> {
+    let vectorcall = vectorcall_of(callable)?;
     let (py, mut slots) = (callable.py(), slots(args));
     // SAFETY: as in `call_with`.
     let result = guarded(|| unsafe {
@@ -150,10 +160,11 @@ pub fn try_call<'py, const N: usize>(
     if !is_function(callable) && !result.is_null() && !unsafe { ffi::PyErr_Occurred() }.is_null() {
         // SAFETY: the result is a new reference.
         drop(unsafe { Bound::from_owned_ptr(py, result) });
-        return Err(Raised);
+        return Some(Err(Raised));
     }
     // SAFETY: the result is a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_opt(py, result) }.ok_or(Raised)
+    let result = unsafe { Bound::from_owned_ptr_or_opt(py, result) };
+    Some(result.ok_or(Raised))
 }
 
 /// A callable's own entry, past the checks that `PyObject_Vectorcall` makes every time.

@@ -1,7 +1,7 @@
 //! An ordered list of subscriptions that is cheap to change and free to share: chunks that are
 //! copied only when a snapshot still uses them.
 
-use std::sync::Arc;
+use triomphe::Arc;
 
 use super::subscription::Subscription;
 
@@ -66,20 +66,29 @@ impl<H> Roster<H> {
     /// Takes a subscription off the list. The caller's own reference keeps it alive until no
     /// lock is held.
     pub fn remove(&mut self, subscription: &Arc<Subscription<H>>) -> bool {
-        let serial = subscription.serial;
-        let after = self.parts.partition_point(|part| part.first <= serial);
-        let Some(at) = after.checked_sub(1) else {
-            return false;
-        };
-        let chunk = &mut self.parts[at].chunk;
-        let Some(index) = chunk.iter().position(|s| Arc::ptr_eq(s, subscription)) else {
+        let Some((at, index)) = self.place_of(subscription.serial) else {
             return false;
         };
         self.snapshot = None;
         self.len -= 1;
-        Arc::make_mut(chunk).remove(index);
+        Arc::make_mut(&mut self.parts[at].chunk).remove(index);
         self.merge(at);
         true
+    }
+
+    /// The subscription with that place in the hub's sequence.
+    pub fn find(&self, serial: u64) -> Option<&Arc<Subscription<H>>> {
+        let (at, index) = self.place_of(serial)?;
+        Some(&self.parts[at].chunk[index])
+    }
+
+    fn place_of(&self, serial: u64) -> Option<(usize, usize)> {
+        let after = self.parts.partition_point(|part| part.first <= serial);
+        let at = after.checked_sub(1)?;
+        let found = self.parts[at]
+            .chunk
+            .binary_search_by_key(&serial, |s| s.serial);
+        found.ok().map(|index| (at, index))
     }
 
     /// The list as it is now; repeated calls without a change return the same one.

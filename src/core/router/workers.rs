@@ -4,7 +4,7 @@
 //! finds nothing to do; it is *calling* while it is inside a handler or a hook, nobody knows for how
 //! long. While every worker that is awake is calling, new work brings in one more.
 
-use std::sync::Arc;
+use triomphe::Arc;
 
 use super::{
     Call, CallQueue, LaneKey, Loss, NextCall, Own, Parked, Ready, Router, SessionKey, Subscription,
@@ -57,7 +57,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<SessionKey> {
-        let session = call.0.owner.key;
+        let session = call.0.owner.key();
         let owner = self.registry.session(session)?;
         self.waiting += append(owner.queue(), call, self.limit, losses, trash);
         (!std::mem::replace(&mut owner.scheduled, true)).then_some(session)
@@ -180,7 +180,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         subscription.leave(self.limit);
         let (state, owner) = (
             self.lanes.get_mut(lane as usize)?,
-            self.registry.session(subscription.owner.key)?,
+            self.registry.session(subscription.owner.key())?,
         );
         let overlaps = subscription.overlaps();
         let queue = if overlaps {
@@ -195,7 +195,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if overlaps {
             (0..count).for_each(|_| ready(Ready::Overlapping));
         } else if !queue.is_empty() && !std::mem::replace(&mut owner.scheduled, true) {
-            ready(Ready::Session(subscription.owner.key));
+            ready(Ready::Session(subscription.owner.key()));
         } else {
             return None;
         }
