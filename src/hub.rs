@@ -147,12 +147,13 @@ impl PubSubHub {
 
     /// Ends one subscription, if it has not ended.
     pub fn cancel(&self, py: Python<'_>, address: core::Address) {
-        self.change(py, |router, trash| {
-            if let Some(subscription) = router.registry().find(address).cloned() {
-                router.cancel(&subscription, trash);
-                trash.subscriptions.push(subscription);
-            }
+        let ended = self.change(py, |router, trash| {
+            let subscription = router.registry().find(address)?.clone();
+            router.cancel(&subscription, trash);
+            Some(subscription)
         });
+        // Without the lock, because its handler may go with it.
+        drop(ended);
     }
 
     /// Ends the subscriptions that a loop serves: it is closed.

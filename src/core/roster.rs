@@ -66,29 +66,31 @@ impl<H> Roster<H> {
     /// Takes a subscription off the list. The caller's own reference keeps it alive until no
     /// lock is held.
     pub fn remove(&mut self, subscription: &Arc<Subscription<H>>) -> bool {
-        let Some((at, index)) = self.place_of(subscription.serial) else {
+        let Some(at) = self.part_of(subscription.serial) else {
+            return false;
+        };
+        let chunk = &mut self.parts[at].chunk;
+        let Some(index) = chunk.iter().position(|s| Arc::ptr_eq(s, subscription)) else {
             return false;
         };
         self.snapshot = None;
         self.len -= 1;
-        Arc::make_mut(&mut self.parts[at].chunk).remove(index);
+        Arc::make_mut(chunk).remove(index);
         self.merge(at);
         true
     }
 
     /// The subscription with that place in the hub's sequence.
     pub fn find(&self, serial: u64) -> Option<&Arc<Subscription<H>>> {
-        let (at, index) = self.place_of(serial)?;
-        Some(&self.parts[at].chunk[index])
+        let chunk = &self.parts[self.part_of(serial)?].chunk;
+        let index = chunk.binary_search_by_key(&serial, |s| s.serial).ok()?;
+        chunk.get(index)
     }
 
-    fn place_of(&self, serial: u64) -> Option<(usize, usize)> {
+    /// The part that has the subscription with that place, if any has.
+    fn part_of(&self, serial: u64) -> Option<usize> {
         let after = self.parts.partition_point(|part| part.first <= serial);
-        let at = after.checked_sub(1)?;
-        let found = self.parts[at]
-            .chunk
-            .binary_search_by_key(&serial, |s| s.serial);
-        found.ok().map(|index| (at, index))
+        after.checked_sub(1)
     }
 
     /// The list as it is now; repeated calls without a change return the same one.
