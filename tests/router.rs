@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use _core::core::LaneKey;
 use _core::core::fanout::Fanout;
 use _core::core::registry::Scope;
-use _core::core::router::{Parked, Ready, Router};
+use _core::core::router::{Loss, NextCall, Parked, Ready, Router};
 use _core::core::subscription::{Listener, Subscription};
 use proptest::prelude::*;
 use triomphe::Arc;
@@ -13,6 +13,7 @@ use triomphe::Arc;
 type Handler = u64;
 type Message = u64;
 type Tested = Router<Handler, Message, LaneKey>;
+type Losses = Vec<Loss<Handler, Message>>;
 type Trash = _core::core::Trash<Handler, Message, LaneKey>;
 
 const LIMIT: u32 = 3;
@@ -266,7 +267,9 @@ proptest! {
         for &id in &ids {
             router.subscribe(&session(0), topic(u8::try_from(id).unwrap_or(0)).as_deref(), 0, listener(id));
         }
-        let (mut expected, mut ready) = (Vec::<(u64, u64)>::new(), Vec::new());
+        let (mut expected, mut losses) = (Vec::<(u64, u64)>::new(), Vec::new());
+        router.publish(None, None, || 1000, &mut Trash::default());
+        let first = next_logged(&mut router, &mut losses).expect("it was sent");
         for (number, &(on, dispatch)) in (0u64..).zip(&sends) {
             let mut trash = Trash::default();
             router.publish(topic(on).as_deref(), None, || number, &mut trash);
@@ -276,15 +279,16 @@ proptest! {
                 expected.remove(oldest.unwrap_or(0));
             }
             if dispatch {
-                dispatch_all(&mut router, &mut ready);
+                prop_assert!(next_logged(&mut router, &mut losses).is_none());
             }
         }
-        dispatch_all(&mut router, &mut ready);
-        prop_assert_eq!(ready.len(), 1, "a session is ready once, however much it has to do");
+        prop_assert!(next_logged(&mut router, &mut losses).is_none());
+        let (session, mut ready) = (first.claimed.expect("it makes one call at a time"), 0);
+        router.put_back(session, |_| ready += 1);
+        prop_assert_eq!(ready, 1, "a session is ready once, however much it has to do");
         let mut found = Vec::new();
         let mut trash = Trash::default();
-        let mut losses = Vec::new();
-        while let Some(next) = router.next_call(0, ready[0], || false, &mut losses, &mut trash) {
+        while let Some(next) = router.next_call(0, session, || false, &mut losses, &mut trash) {
             found.push((next.call.0.handler, next.call.1.message));
         }
         prop_assert_eq!(found, expected);
@@ -292,14 +296,10 @@ proptest! {
     }
 }
 
-fn dispatch_all(router: &mut Tested, ready: &mut Vec<u32>) {
-    let (mut losses, mut trash) = (Vec::new(), Trash::default());
-    let enter = |work| {
-        if let Ready::Session(session) = work {
-            ready.push(session);
-        }
-    };
-    router.dispatch(0, 1000, enter, &mut losses, &mut trash);
+/// Lets a worker look at the whole log.
+fn next_logged(router: &mut Tested, losses: &mut Losses) -> Option<NextCall<Handler, Message>> {
+    router.begin_turn(0);
+    router.next_logged(0, 1000, |_| (), || false, losses, &mut Trash::default())
 }
 
 #[test]
@@ -393,20 +393,38 @@ fn a_topic_whose_messages_all_gave_way_is_forgotten_with_its_last_subscriber() {
 fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_started() {
     let mut router: Tested = Router::new(LIMIT);
     router.add_lane(true, 2, |lane| lane);
-    let (mut losses, mut trash, mut ready) = (Vec::new(), Trash::default(), Vec::new());
+    let (mut losses, mut trash) = (Vec::new(), Trash::default());
     router.subscribe(b"ann", None, 0, listener(1));
     assert_eq!(router.publish(None, None, || 1, &mut trash).wake[..], [0]);
-    dispatch_all(&mut router, &mut ready);
-    assert!(
-        router
-            .next_call(0, ready[0], || false, &mut losses, &mut trash)
-            .is_some()
-    );
+    assert!(next_logged(&mut router, &mut losses).is_some());
     assert!(
         !router.call_out(0, || false),
         "there is no work for another one yet"
     );
     assert_eq!(router.publish(None, None, || 2, &mut trash).wake[..], [0]);
+}
+
+#[test]
+fn a_session_makes_one_call_in_a_turn_of_the_log_and_the_next_session_the_next() {
+    let (mut router, mut losses) = (router(), Vec::new());
+    let mut ready = Vec::new();
+    router.subscribe(b"ann", Some(b"flood"), 0, listener(1));
+    router.subscribe(b"bob", None, 0, listener(2));
+    for message in 0..u64::from(LIMIT) {
+        router.publish(Some(b"flood"), None, || message, &mut Trash::default());
+    }
+    router.publish(None, None, || 9, &mut Trash::default());
+
+    router.begin_turn(0);
+    let first = next_logged(&mut router, &mut losses).expect("it was sent");
+    let ann = first.claimed.expect("it makes one call at a time");
+    router.put_back(ann, |_| panic!("nothing waits for it yet"));
+    let enter = |work| ready.push(work);
+    let trash = &mut Trash::default();
+    let next = router.next_logged(0, 1000, enter, || false, &mut losses, trash);
+
+    assert_eq!(next.map(|next| next.call.0.handler), Some(2));
+    assert!(matches!(ready[..], [Ready::Session(session)] if session == ann));
 }
 
 #[test]

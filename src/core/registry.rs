@@ -33,6 +33,8 @@ pub struct Session<H, M> {
     queue: Option<Box<CallQueue<H, M>>>,
     /// In the run queue or with a worker: no second worker may take it.
     pub scheduled: bool,
+    /// The turn of the log in which it last made a call from there.
+    pub turn: u32,
 }
 
 impl<H, M> Session<H, M> {
@@ -362,6 +364,7 @@ impl<H, M> Registry<H, M> {
             subscriptions: Holdings::new(),
             queue: None,
             scheduled: false,
+            turn: 0,
         });
         self.session_keys.insert(id, session, id_of(&self.sessions));
         session

@@ -38,6 +38,8 @@ struct Lane<H, M, D> {
     interrupted: Option<Fanout<H, M>>,
     /// Calls of handlers that may overlap, where sync handlers run on an executor.
     overlapping: CallQueue<H, M>,
+    /// The turn of its log, where sync handlers run on an executor.
+    turn: u32,
     /// Handlers whose awaitable is done, for the sender's thread to go on with.
     resumed: VecDeque<Arc<Subscription<H>>>,
     groups: usize,
@@ -58,6 +60,8 @@ impl<H, M, D> Lane<H, M, D> {
 pub struct NextCall<H, M> {
     /// The call.
     pub call: Call<H, M>,
+    /// The session that makes this call alone, to be put back after it.
+    pub claimed: Option<SessionKey>,
     /// The size of the burst of losses that ends with it.
     pub burst: Option<u32>,
     /// One more worker was entered and must be started: there is work besides this call.
@@ -65,6 +69,7 @@ pub struct NextCall<H, M> {
 }
 
 /// Work for any worker of an executor.
+#[derive(Clone, Copy)]
 pub enum Ready {
     /// A session has calls to make, one after the other.
     Session(SessionKey),
@@ -197,6 +202,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             workers,
             interrupted: None,
             overlapping: Backlog::new(),
+            turn: 0,
             resumed: VecDeque::new(),
             groups: 0,
             permanent,

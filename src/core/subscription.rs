@@ -109,6 +109,11 @@ impl<H> Subscription<H> {
         &self.load().share
     }
 
+    /// Ends the burst of drops if no message waits for it any more.
+    pub fn caught_up(&self) -> Option<u32> {
+        self.load.get()?.share.caught_up()
+    }
+
     fn load(&self) -> &Load {
         self.load.get_or_init(Box::default)
     }

@@ -1,10 +1,10 @@
 //! Delivery on worker threads: sync handlers of a hub with an executor.
 //!
-//! Sessions with undelivered messages stand in a run queue. A job on the executor dispatches the
-//! log to the sessions, takes a ready session, makes a bounded number of its calls, puts it back
-//! if it has more, and goes on. One job serves many sessions; a handler that blocks occupies one
-//! worker and its own session, nobody else: a further job is started as soon as there is work and
-//! every job is inside a handler.
+//! A job on the executor takes call after call from the log, and with each the session that makes
+//! it. Calls whose session is inside another one wait in the session's queue, which stands in a
+//! run queue when the session is free again. One job serves many sessions; a handler that blocks
+//! occupies one worker and its own session, nobody else: a further job is started as soon as there
+//! is work and every job is inside a handler.
 
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ use crate::report;
 type Next = NextCall<super::Handler, super::Message>;
 type Loss = router::Loss<super::Handler, super::Message>;
 
-/// Calls dispatched before the first one is made.
+/// Calls looked at in the log, at the most, until there is one that can be made.
 const DISPATCH: usize = 1024;
-/// Calls of one session before the next session gets its turn.
+/// Calls of one session, or from the log, before the next session gets its turn.
 const BATCH: usize = 64;
-/// Time of one session before the next session gets its turn.
-const SESSION_TURN: Duration = Duration::from_millis(5);
+/// Time of one session, or for the log, before the next session gets its turn.
+const TURN: Duration = Duration::from_millis(5);
 /// Deliveries between two looks at the clock: sync handlers may block, and so hold up others.
-const STRIDE: u32 = 1;
+const STRIDE: u32 = 4;
 /// Time of one job before other users of the executor get their turn.
 const JOB_TURN: Duration = Duration::from_millis(50);
 
@@ -193,6 +193,13 @@ fn lose_worker(hub: &Bound<'_, PubSubHub>) -> bool {
 
 // ---- the work -------------------------------------------------------------------------------
 
+/// Where a worker takes calls from.
+#[derive(Clone, Copy)]
+enum Source {
+    Log,
+    Queue(Ready),
+}
+
 /// A job at work.
 struct Worker<'a, 'py> {
     hub: &'a Bound<'py, PubSubHub>,
@@ -201,6 +208,8 @@ struct Worker<'a, 'py> {
     pace: Pace,
     /// A call was handed out to it, and is not yet entered as over.
     calling: bool,
+    /// The session that makes that call alone.
+    claimed: Option<SessionKey>,
 }
 
 fn run(hub: &Bound<'_, PubSubHub>) {
@@ -211,18 +220,32 @@ fn run(hub: &Bound<'_, PubSubHub>) {
             contexts: Contexts::new(hub.py()),
             pace: Pace::new(STRIDE),
             calling: false,
+            claimed: None,
         };
         worker.work();
+    }
+}
+
+impl Source {
+    /// How many calls it makes in a turn.
+    fn most(self) -> usize {
+        match self {
+            // Each call that may overlap has an entry of its own in the run queue.
+            Self::Queue(Ready::Overlapping) => 1,
+            Self::Queue(Ready::Session(_)) | Self::Log => BATCH,
+        }
     }
 }
 
 impl Worker<'_, '_> {
     fn work(mut self) {
         loop {
-            match self.take_ready() {
-                Some(ready) => self.serve(&ready),
-                None if self.is_dismissed() => return,
-                None => {}
+            let ready = self.lane.ready.1.try_recv().ok();
+            if let Some(ready) = ready {
+                self.serve(Source::Queue(ready));
+            }
+            if !self.serve(Source::Log) && ready.is_none() && self.is_dismissed() {
+                return;
             }
             if self.pace.elapsed() > JOB_TURN {
                 if self.hands_over() {
@@ -236,9 +259,13 @@ impl Worker<'_, '_> {
     /// Changes the router, and enters before that that the last call is over, if there was one.
     fn change<T>(&mut self, change: impl FnOnce(&mut Router, &mut Trash) -> T) -> T {
         let is_over = std::mem::take(&mut self.calling);
+        let (lane, claimed) = (self.lane, self.claimed.take());
         self.hub.get().change(self.hub.py(), |router, trash| {
             if is_over {
                 router.returned(SYNC);
+            }
+            if let Some(session) = claimed {
+                router.put_back(session, |ready| lane.ready(ready));
             }
             change(router, trash)
         })
@@ -259,29 +286,6 @@ impl Worker<'_, '_> {
         self.change(|router, _| router.dismiss(SYNC, || !lane.has_ready()))
     }
 
-    /// Dispatches what was sent, then lets `next` find something to do.
-    fn after_dispatch<T>(
-        &mut self,
-        next: impl FnOnce(&mut Router, &mut Trash, &mut Vec<Loss>) -> T,
-    ) -> T {
-        let (lane, mut losses, mut hired) = (self.lane, Vec::new(), false);
-        let result = self.change(|router, trash| {
-            if router.has_log(SYNC) {
-                router.dispatch(SYNC, DISPATCH, |r| lane.ready(r), &mut losses, trash);
-            }
-            let result = next(router, trash, &mut losses);
-            if !losses.is_empty() {
-                // Reporting can take long, as a call can.
-                hired = router.call_out(SYNC, || lane.has_ready());
-            }
-            result
-        });
-        if !losses.is_empty() {
-            self.report(&losses, hired);
-        }
-        result
-    }
-
     #[cold]
     fn report(&mut self, losses: &[Loss], hired: bool) {
         if hired {
@@ -300,49 +304,55 @@ impl Worker<'_, '_> {
         self.change(|router, _| router.returned(SYNC));
     }
 
-    fn take_ready(&mut self) -> Option<Ready> {
-        let lane = self.lane;
-        self.after_dispatch(|_, _, _| lane.ready.1.try_recv().ok())
-    }
-
-    fn serve(&mut self, ready: &Ready) {
-        match *ready {
-            Ready::Session(session) => self.serve_session(session),
-            Ready::Overlapping => {
-                if let Some(next) = self.next_call(ready) {
-                    self.make(&next);
-                }
-            }
-        }
-    }
-
-    fn serve_session(&mut self, session: SessionKey) {
-        let began = self.pace.elapsed();
-        for _ in 0..BATCH {
-            let Some(next) = self.next_call(&Ready::Session(session)) else {
-                return;
+    /// Makes calls of one source until it has none, or others must get their turn; tells whether
+    /// there was one.
+    fn serve(&mut self, source: Source) -> bool {
+        let (began, most) = (self.pace.elapsed(), source.most());
+        for made in 0..most {
+            let Some(next) = self.next_call(source, made == 0) else {
+                return made > 0;
             };
             self.make(&next);
-            if self.pace.elapsed().saturating_sub(began) > SESSION_TURN {
+            if self.pace.elapsed().saturating_sub(began) > TURN {
                 break;
             }
         }
-        let lane = self.lane;
-        self.change(|router, _| {
-            if router.put_back(session) {
-                lane.ready(Ready::Session(session));
-            }
-        });
+        if let Source::Queue(Ready::Session(session)) = source {
+            let lane = self.lane;
+            self.change(|router, _| router.put_back(session, |ready| lane.ready(ready)));
+        }
+        true
     }
 
-    fn next_call(&mut self, ready: &Ready) -> Option<Next> {
-        let lane = self.lane;
-        let more = || lane.has_ready();
-        let next = self.after_dispatch(|router, trash, losses| match *ready {
-            Ready::Session(session) => router.next_call(SYNC, session, more, losses, trash),
-            Ready::Overlapping => router.next_overlapping(SYNC, more, losses, trash),
-        })?;
-        self.calling = true;
+    fn next_call(&mut self, source: Source, begins: bool) -> Option<Next> {
+        let (lane, mut losses, mut hired) = (self.lane, Vec::new(), false);
+        let next = self.change(|router, trash| {
+            let (enter, more) = (|ready| lane.ready(ready), || lane.has_ready());
+            let next = match source {
+                Source::Log => {
+                    if begins {
+                        router.begin_turn(SYNC);
+                    }
+                    router.next_logged(SYNC, DISPATCH, enter, more, &mut losses, trash)
+                }
+                Source::Queue(Ready::Session(session)) => {
+                    router.next_call(SYNC, session, more, &mut losses, trash)
+                }
+                Source::Queue(Ready::Overlapping) => {
+                    router.next_overlapping(SYNC, more, &mut losses, trash)
+                }
+            };
+            if !losses.is_empty() {
+                // Reporting can take long, as a call can.
+                hired = router.call_out(SYNC, || lane.has_ready());
+            }
+            next
+        });
+        if !losses.is_empty() {
+            self.report(&losses, hired);
+        }
+        let next = next?;
+        (self.calling, self.claimed) = (true, next.claimed);
         if next.hired {
             start_worker(self.hub, lane);
         }

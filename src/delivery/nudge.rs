@@ -53,7 +53,13 @@ impl Nudge {
     /// Wakes the loop, unless a wake-up is under way.
     #[inline]
     pub fn nudge(&self, py: Python<'_>) {
-        if !self.0.get().under_way.swap(true, Ordering::AcqRel) {
+        let nudged = self.0.get();
+        // Where threads take turns, the loop cannot be coming round at this moment: what it looks
+        // at then includes what happened before now.
+        if nudged.threads_take_turns && nudged.under_way.load(Ordering::Acquire) {
+            return;
+        }
+        if !nudged.under_way.swap(true, Ordering::AcqRel) {
             self.wake(py);
         }
     }

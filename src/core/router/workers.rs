@@ -12,69 +12,115 @@ use super::{
 };
 
 impl<H, M, D: Clone> Router<H, M, D> {
-    /// Moves up to `budget` calls from a lane's log to the sessions that make them; sessions that
-    /// get something to do are handed to `ready`.
-    pub fn dispatch(
+    /// Begins a turn of the log, in which no session makes more than one call.
+    pub fn begin_turn(&mut self, lane: LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.turn = lane.turn.wrapping_add(1);
+        }
+    }
+
+    /// The next call of a lane's log. On the way to it, calls of sessions that are with another
+    /// worker, or had their call in this turn, join their session's queue: so those who get little
+    /// need not wait for those who get much. `ready` gets what any worker may take. `None` if the
+    /// log is empty, or no call was found among the next `budget`.
+    pub fn next_logged(
         &mut self,
         lane: LaneKey,
         budget: usize,
         mut ready: impl FnMut(Ready),
+        more: impl FnOnce() -> bool,
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
-    ) {
-        let mut left = budget;
-        while left > 0
-            && let Some(mut fanout) = self.pop_fanout(lane, trash)
-        {
+    ) -> Option<NextCall<H, M>> {
+        for _ in 0..budget {
+            let call = self.take_logged(lane, losses, trash)?;
+            let Some((call, claimed)) = self.claim(lane, call, &mut ready, losses, trash) else {
+                continue;
+            };
+            if let Some(call) = self.if_free(call, losses, trash) {
+                let next = self.hand_out(lane, call, more);
+                return Some(NextCall { claimed, ..next });
+            }
+            if let Some(session) = claimed {
+                self.put_back(session, &mut ready);
+            }
+        }
+        None
+    }
+
+    /// Claims the session of a call for the worker that makes it; `None` if the call has to wait.
+    fn claim(
+        &mut self,
+        lane: LaneKey,
+        call: Call<H, M>,
+        mut ready: impl FnMut(Ready),
+        losses: &mut Vec<Loss<H, M>>,
+        trash: &mut Trash<H, M, D>,
+    ) -> Option<(Call<H, M>, Option<SessionKey>)> {
+        let state = &self.lanes[lane as usize];
+        if call.0.overlaps() {
+            if state.overlapping.is_empty() {
+                return Some((call, None));
+            }
+            self.enqueue_overlapping(lane, call, ready, losses, trash);
+            return None;
+        }
+        let session = call.0.owner.key();
+        let Some(owner) = self.registry.session(session) else {
+            trash.calls.push(call);
+            return None;
+        };
+        let is_scheduled = std::mem::replace(&mut owner.scheduled, true);
+        if !is_scheduled && std::mem::replace(&mut owner.turn, state.turn) != state.turn {
+            return Some((call, Some(session)));
+        }
+        self.waiting += append(owner.queue(), call, self.limit, losses, trash);
+        if !is_scheduled {
+            ready(Ready::Session(session));
+        }
+        None
+    }
+
+    /// Takes the next call of the message that the lane's workers are at, or of the next one.
+    fn take_logged(
+        &mut self,
+        lane: LaneKey,
+        losses: &mut Vec<Loss<H, M>>,
+        trash: &mut Trash<H, M, D>,
+    ) -> Option<Call<H, M>> {
+        loop {
+            let mut fanout = self.pop_fanout(lane, trash)?;
             if let Some(burst) = fanout.burst.take() {
                 losses.push(Loss::CaughtUp(fanout.envelope.clone(), burst));
             }
-            while left > 0
-                && let Some(subscription) = fanout.take_next()
-            {
-                let call = (subscription.clone(), fanout.envelope.clone());
-                left -= 1;
-                if call.0.overlaps() {
-                    if self.enqueue_overlapping(lane, call, losses, trash) {
-                        ready(Ready::Overlapping);
-                    }
-                } else if let Some(session) = self.enqueue(call, losses, trash) {
-                    ready(Ready::Session(session));
-                }
-            }
+            let next = fanout.take_next();
+            let call = next.map(|subscription| (subscription.clone(), fanout.envelope.clone()));
             if fanout.has_next() {
                 self.lanes[lane as usize].interrupted = Some(fanout);
             } else {
                 trash.fanouts.push(fanout);
             }
+            if call.is_some() {
+                return call;
+            }
         }
     }
 
-    /// Appends a call to its session's queue; returns the session if it was idle.
-    fn enqueue(
-        &mut self,
-        call: Call<H, M>,
-        losses: &mut Vec<Loss<H, M>>,
-        trash: &mut Trash<H, M, D>,
-    ) -> Option<SessionKey> {
-        let session = call.0.owner.key();
-        let owner = self.registry.session(session)?;
-        self.waiting += append(owner.queue(), call, self.limit, losses, trash);
-        (!std::mem::replace(&mut owner.scheduled, true)).then_some(session)
-    }
-
-    /// Appends a call of a handler that may overlap; tells whether the queue grew by it.
+    /// Appends a call of a handler that may overlap with others.
     fn enqueue_overlapping(
         &mut self,
         lane: LaneKey,
         call: Call<H, M>,
+        mut ready: impl FnMut(Ready),
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
-    ) -> bool {
+    ) {
         let queue = &mut self.lanes[lane as usize].overlapping;
         let grown = append(queue, call, self.limit, losses, trash);
         self.waiting += grown;
-        grown > 0
+        if grown > 0 {
+            ready(Ready::Overlapping);
+        }
     }
 
     /// The next call that a session, taken from the run queue, has to make; the worker counts as
@@ -141,9 +187,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
         call: Call<H, M>,
         more: impl FnOnce() -> bool,
     ) -> NextCall<H, M> {
-        let burst = call.0.share().caught_up();
+        let burst = call.0.caught_up();
         let hired = self.call_out(lane, more);
-        NextCall { call, burst, hired }
+        NextCall {
+            call,
+            claimed: None,
+            burst,
+            hired,
+        }
     }
 
     /// Enters that a worker is out of a handler again.
@@ -153,16 +204,17 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
     }
 
-    /// Lets a session go after a bounded number of calls; `true` if it has more to do and
-    /// belongs back into the run queue.
-    pub fn put_back(&mut self, session: SessionKey) -> bool {
+    /// Lets a session go after a bounded number of calls; if it has more to do, `ready` gets it.
+    pub fn put_back(&mut self, session: SessionKey, mut ready: impl FnMut(Ready)) {
         let Some(owner) = self.registry.session(session) else {
-            return false;
+            return;
         };
         owner.scheduled = !owner.is_idle();
-        let more = owner.scheduled;
-        self.registry.release_session(session);
-        more
+        if owner.scheduled {
+            ready(Ready::Session(session));
+        } else {
+            self.registry.release_session(session);
+        }
     }
 
     /// Gives the messages that waited for a busy handler back to its session's queue, before what
