@@ -1,7 +1,6 @@
 //! What the core costs alone: no interpreter, handlers that are numbers.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use _core::core::LaneKey;
@@ -9,7 +8,9 @@ use _core::core::backlog::OverflowPolicy;
 use _core::core::fanout::Envelope;
 use _core::core::registry::Scope;
 use _core::core::router::Router;
+use _core::core::subscription::Listener;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use triomphe::Arc;
 
 type Hub = Router<u64, u64, LaneKey>;
 type Trash = _core::core::Trash<u64, u64, LaneKey>;
@@ -37,6 +38,15 @@ fn leap(place: &mut usize, length: usize) -> usize {
     *place
 }
 
+/// A handler that is a number; the router cannot tell it from others.
+fn listener(handler: u64) -> Listener<u64> {
+    Listener {
+        handler,
+        digest: 0,
+        overlaps: false,
+    }
+}
+
 fn hub() -> Hub {
     let mut hub = Router::new(LIMIT, OverflowPolicy::DropOldest);
     hub.add_lane(true, 1, |lane| lane);
@@ -46,7 +56,7 @@ fn hub() -> Hub {
 fn audience(size: u64) -> Hub {
     let mut hub = hub();
     for number in 0..size {
-        hub.subscribe(&session(number), None, LANE, number, false);
+        hub.subscribe(&session(number), None, LANE, listener(number));
     }
     hub
 }
@@ -107,7 +117,7 @@ fn churn(criterion: &mut Criterion) {
     group.bench_function("the newest comes and goes", |bencher| {
         bencher.iter(|| {
             let mut trash = Trash::default();
-            black_box(hub.subscribe(b"newcomer", None, LANE, 0, false));
+            black_box(hub.subscribe(b"newcomer", None, LANE, listener(0)));
             hub.unsubscribe(b"newcomer", &Scope::All, &mut trash);
         });
     });
@@ -117,7 +127,7 @@ fn churn(criterion: &mut Criterion) {
             let mut trash = Trash::default();
             let session = &sessions[leap(&mut place, sessions.len())];
             hub.unsubscribe(session, &Scope::All, &mut trash);
-            black_box(hub.subscribe(session, None, LANE, 0, false));
+            black_box(hub.subscribe(session, None, LANE, listener(0)));
         });
     });
     assert_eq!(hub.sizes().subscriptions as u64, CROWD);
@@ -153,7 +163,7 @@ fn topics(criterion: &mut Criterion) {
     let names: Vec<_> = (0..TOPICS).map(topic).collect();
     let (mut hub, mut place) = (hub(), 0);
     for name in &names {
-        hub.subscribe(b"listener", Some(name), LANE, 0, false);
+        hub.subscribe(b"listener", Some(name), LANE, listener(0));
     }
     group.bench_function("heard", |bencher| {
         bencher.iter(|| {

@@ -1,13 +1,13 @@
 //! The hub that the sessions of one app share.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
+use triomphe::Arc;
 
 use crate::close::{self, TIMEOUT, Timeout, Watchers};
 use crate::core::backlog::OverflowPolicy;
@@ -168,9 +168,20 @@ impl PubSubHub {
         });
     }
 
-    /// Ends one subscription.
-    pub fn cancel(&self, py: Python<'_>, subscription: &Arc<core::Subscription<Handler>>) {
-        self.change(py, |router, trash| router.cancel(subscription, trash));
+    /// Whether a subscription has not ended.
+    pub fn is_active(&self, py: Python<'_>, address: core::Address) -> bool {
+        self.change(py, |router, _| router.registry().find(address).is_some())
+    }
+
+    /// Ends one subscription, if it has not ended.
+    pub fn cancel(&self, py: Python<'_>, address: core::Address) {
+        let ended = self.change(py, |router, trash| {
+            let subscription = router.registry().find(address)?.clone();
+            router.cancel(&subscription, trash);
+            Some(subscription)
+        });
+        // Without the lock, because its handler may go with it.
+        drop(ended);
     }
 
     /// Ends the subscriptions that a loop serves: it is closed.

@@ -136,9 +136,19 @@ pub fn try_call<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     args: [&Bound<'py, PyAny>; N],
 ) -> Result<Bound<'py, PyAny>, Raised> {
-    let Some(vectorcall) = vectorcall_of(callable) else {
-        return Raised::from_result(callable.py(), call_with(callable, args, None));
-    };
+    try_entry(callable, args).unwrap_or_else(|| {
+        let result = call_with(callable, args, None);
+        Raised::from_result(callable.py(), result)
+    })
+}
+
+/// [`try_call`] by the object's own entry, if it has one.
+#[inline]
+pub fn try_entry<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    args: [&Bound<'py, PyAny>; N],
+) -> Option<Result<Bound<'py, PyAny>, Raised>> {
+    let vectorcall = vectorcall_of(callable)?;
     let (py, mut slots) = (callable.py(), slots(args));
     // SAFETY: as in `call_with`.
     let result = guarded(|| unsafe {
@@ -150,10 +160,11 @@ pub fn try_call<'py, const N: usize>(
     if !is_function(callable) && !result.is_null() && !unsafe { ffi::PyErr_Occurred() }.is_null() {
         // SAFETY: the result is a new reference.
         drop(unsafe { Bound::from_owned_ptr(py, result) });
-        return Err(Raised);
+        return Some(Err(Raised));
     }
     // SAFETY: the result is a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_opt(py, result) }.ok_or(Raised)
+    let result = unsafe { Bound::from_owned_ptr_or_opt(py, result) };
+    Some(result.ok_or(Raised))
 }
 
 /// A callable's own entry, past the checks that `PyObject_Vectorcall` makes every time.
@@ -178,6 +189,22 @@ fn vectorcall_of(callable: &Bound<'_, PyAny>) -> Option<Vectorcall> {
 #[inline]
 pub fn is_function(callable: &Bound<'_, PyAny>) -> bool {
     callable.get_type_ptr() == &raw mut ffi::PyFunction_Type
+}
+
+/// Whether an object may have a dictionary of attributes. Asking it for `__dict__` would make one,
+/// which takes more memory than a subscription does.
+#[inline]
+pub fn may_have_attributes(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached, and `object` is alive. A `tp_dictoffset` above zero is the place of a
+    // pointer in the object, which is read and not followed.
+    unsafe {
+        let offset = (*object.get_type_ptr()).tp_dictoffset;
+        if offset <= 0 {
+            return true;
+        }
+        let place = object.as_ptr().byte_offset(offset);
+        !place.cast::<*mut ffi::PyObject>().read().is_null()
+    }
 }
 
 /// Arguments for a call. The first slot is the callee's to use: a bound method puts its object

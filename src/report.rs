@@ -86,7 +86,7 @@ fn try_failure(
 ) -> PyResult<()> {
     let py = hub.py();
     let callable = subscription.handler.callable(py);
-    let session_id = name::text(py, &subscription.owner.id)?;
+    let session_id = name::text(py, subscription.owner.id())?;
     let topic = envelope
         .message
         .topic
@@ -193,7 +193,7 @@ fn overflow(
 ) -> PyResult<()> {
     let py = hub.py();
     let callable = subscription.handler.callable(py);
-    let session_id = name::text(py, &subscription.owner.id)?;
+    let session_id = name::text(py, subscription.owner.id())?;
     let topic = if let Some(envelope) = envelope {
         envelope.message.topic.as_ref().map(|t| t.clone_ref(py))
     } else {

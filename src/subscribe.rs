@@ -1,13 +1,13 @@
 //! Entering a subscription: checks, the lane that will deliver, and the comparison with handlers
 //! that the session has already.
 
-use std::sync::Arc;
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyWeakrefReference};
+use triomphe::Arc;
 
 use crate::core::LaneKey;
+use crate::core::subscription::Listener;
 use crate::delivery::context::Captured;
 use crate::delivery::event_loop::{self, LoopLane};
 use crate::delivery::handler::{Handler, Kind};
@@ -28,7 +28,7 @@ pub fn subscribe(
     let session = name::bytes(session_id)?;
     let name = topic.map(name::bytes).transpose()?;
     let kind = signature::check(callable, topic.is_some())?;
-    let hash = signature::hash(callable)?;
+    let digest = signature::digest(callable)?;
     let needs_running = hub.get().event_loop().is_none();
     let running = if needs_running {
         event_loop::running(hub.py())?
@@ -41,10 +41,10 @@ pub fn subscribe(
     let wanted = Wanted {
         session: &session,
         topic: name.as_deref(),
-        hash,
+        digest,
         lane,
         overlaps: concurrent,
-        handler: Some(Handler::new(callable, hash, kind, home.as_ref())?),
+        handler: Some(Handler::new(callable, home.as_ref())?),
         known: Vec::new(),
         unneeded: None,
     };
@@ -53,7 +53,7 @@ pub fn subscribe(
     let session_id = session_id.clone().unbind();
     Ok(Handle::new(
         reference,
-        Arc::downgrade(&subscription),
+        subscription.address(),
         session_id,
         topic,
     ))
@@ -148,7 +148,7 @@ enum Lane {
 struct Wanted<'a> {
     session: &'a [u8],
     topic: Option<&'a [u8]>,
-    hash: u32,
+    digest: u16,
     lane: Lane,
     overlaps: bool,
     handler: Option<Handler>,
@@ -173,8 +173,8 @@ impl Wanted<'_> {
         if router.is_closed() {
             return Found::Closed;
         }
-        let same = |handler: &Handler| handler.hash == self.hash;
-        let mut candidates = router.registry().matching(self.session, self.topic, same);
+        let registry = router.registry();
+        let mut candidates = registry.matching(self.session, self.topic, self.digest);
         candidates.retain(|candidate| !contains(&self.known, candidate));
         if !candidates.is_empty() {
             return Found::Candidates(candidates);
@@ -185,11 +185,15 @@ impl Wanted<'_> {
         };
         match self.handler.take() {
             Some(handler) => {
-                let overlaps = self.overlaps;
                 let latest = router.registry().latest(self.session, self.topic);
                 let (handler, unneeded) = handler.sharing(py, latest.map(|s| &s.handler));
                 self.unneeded = unneeded;
-                Found::New(router.subscribe(self.session, self.topic, lane, handler, overlaps))
+                let listener = Listener {
+                    handler,
+                    digest: self.digest,
+                    overlaps: self.overlaps,
+                };
+                Found::New(router.subscribe(self.session, self.topic, lane, listener))
             }
             None => Found::Closed,
         }

@@ -1,20 +1,17 @@
 //! The handle on one handler's subscription.
 
-use std::sync::Weak;
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::core::subscription as core;
-use crate::delivery::handler::Handler;
+use crate::core::subscription::Address;
 use crate::hub::PubSubHub;
 
 /// A handle on a subscription; keeps neither it nor its handler alive.
 #[pyclass(frozen, module = "pagebus", weakref)]
 pub struct Subscription {
     hub: Py<PyWeakrefReference>,
-    target: Weak<core::Subscription<Handler>>,
+    address: Address,
     session_id: Py<PyString>,
     topic: Option<Py<PyString>>,
 }
@@ -23,24 +20,30 @@ impl Subscription {
     /// A handle on a subscription of `hub`.
     pub fn new(
         hub: Py<PyWeakrefReference>,
-        target: Weak<core::Subscription<Handler>>,
+        address: Address,
         session_id: Py<PyString>,
         topic: Option<Py<PyString>>,
     ) -> Self {
         Self {
             hub,
-            target,
+            address,
             session_id,
             topic,
         }
+    }
+
+    fn hub<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PubSubHub>> {
+        let hub = self.hub.bind(py).upgrade()?;
+        hub.cast_into().ok()
     }
 }
 
 #[pymethods]
 impl Subscription {
     #[getter]
-    fn active(&self) -> bool {
-        self.target.upgrade().is_some_and(|s| !s.is_cancelled())
+    fn active(&self, py: Python<'_>) -> bool {
+        let hub = self.hub(py);
+        hub.is_some_and(|hub| hub.get().is_active(py, self.address))
     }
 
     #[getter]
@@ -54,11 +57,8 @@ impl Subscription {
     }
 
     fn cancel(&self, py: Python<'_>) {
-        let hub = self.hub.bind(py).upgrade();
-        if let (Some(subscription), Some(hub)) = (self.target.upgrade(), hub)
-            && let Ok(hub) = hub.cast::<PubSubHub>()
-        {
-            hub.get().cancel(py, &subscription);
+        if let Some(hub) = self.hub(py) {
+            hub.get().cancel(py, self.address);
         }
     }
 
@@ -79,7 +79,11 @@ impl Subscription {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let session = self.session_id.bind(py).repr()?;
-        let state = if self.active() { "active" } else { "cancelled" };
+        let state = if self.active(py) {
+            "active"
+        } else {
+            "cancelled"
+        };
         Ok(match &self.topic {
             Some(topic) => {
                 format!(

@@ -7,6 +7,7 @@ use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
 use _core::core::registry::Scope;
 use _core::core::router::Router;
+use _core::core::subscription::Listener;
 
 type Tested = Router<u64, u64, LaneKey>;
 type Trash = _core::core::Trash<u64, u64, LaneKey>;
@@ -50,6 +51,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// A handler that is a number; the router cannot tell it from others.
+fn listener(handler: u64) -> Listener<u64> {
+    Listener {
+        handler,
+        digest: 0,
+        overlaps: false,
+    }
+}
+
 /// A hub with a session on messages to all and on a topic, and one that was on both and has left.
 fn router() -> Tested {
     let (mut router, mut trash) = (
@@ -58,10 +68,10 @@ fn router() -> Tested {
     );
     router.add_lane(true, 1, |lane| lane);
     for session in [b"alice", b"bobby"] {
-        router.subscribe(session, None, LANE, 1, false);
-        router.subscribe(session, Some(b"news"), LANE, 2, false);
+        router.subscribe(session, None, LANE, listener(1));
+        router.subscribe(session, Some(b"news"), LANE, listener(2));
     }
-    router.subscribe(b"bobby", Some(b"gone"), LANE, 3, false);
+    router.subscribe(b"bobby", Some(b"gone"), LANE, listener(3));
     router.unsubscribe(b"bobby", &Scope::All, &mut trash);
     router
 }

@@ -1,15 +1,15 @@
 //! The router against a naive model: a plain list of subscriptions, each with its own queue.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
 use _core::core::fanout::Fanout;
 use _core::core::registry::Scope;
 use _core::core::router::{Loss, NextCall, Parked, Ready, Router};
-use _core::core::subscription::Subscription;
+use _core::core::subscription::{Listener, Subscription};
 use proptest::prelude::*;
+use triomphe::Arc;
 
 type Handler = u64;
 type Message = u64;
@@ -34,6 +34,15 @@ fn router() -> Tested {
         router.add_lane(true, 1, |lane| lane);
     }
     router
+}
+
+/// A handler that is a number; the router cannot tell it from others.
+fn listener(handler: u64) -> Listener<u64> {
+    Listener {
+        handler,
+        digest: 0,
+        overlaps: false,
+    }
 }
 
 fn walk(fanout: &mut Fanout<Handler, Message>) -> Vec<Arc<Subscription<Handler>>> {
@@ -169,7 +178,7 @@ fn apply(
                 topic: t,
                 lane,
             });
-            subs.push(router.subscribe(&session(s), topic(t).as_deref(), lane, id, false));
+            subs.push(router.subscribe(&session(s), topic(t).as_deref(), lane, listener(id)));
         }
         Action::Unsubscribe {
             session: s,
@@ -235,6 +244,12 @@ proptest! {
             apply(&mut router, &mut model, &mut subs, action);
             let sizes = router.sizes();
             prop_assert_eq!(sizes.subscriptions, model.listed.len());
+            for subscription in &subs {
+                let found = router.registry().find(subscription.address());
+                let is_listed = model.listed.iter().any(|l| l.id == subscription.handler);
+                let expected = is_listed.then_some(subscription.handler);
+                prop_assert_eq!(found.map(|s| s.handler), expected);
+            }
         }
         for lane in 0..LANES {
             while model.awake[lane as usize] {
@@ -251,7 +266,7 @@ proptest! {
         let mut router = router();
         let ids: Vec<u64> = (0..3).collect();
         for &id in &ids {
-            router.subscribe(&session(0), topic(u8::try_from(id).unwrap_or(0)).as_deref(), 0, id, false);
+            router.subscribe(&session(0), topic(u8::try_from(id).unwrap_or(0)).as_deref(), 0, listener(id));
         }
         let (mut expected, mut losses) = (Vec::<(u64, u64)>::new(), Vec::new());
         router.publish(None, None, || 1000, &mut Trash::default());
@@ -291,7 +306,7 @@ fn next_logged(router: &mut Tested, losses: &mut Losses) -> Option<NextCall<Hand
 #[test]
 fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
     let (mut router, mut trash) = (router(), Trash::default());
-    let subscription = router.subscribe(b"ann", None, 0, 7, false);
+    let subscription = router.subscribe(b"ann", None, 0, listener(7));
     router.enter(&subscription);
     for message in 0..5 {
         router.publish(None, None, || message, &mut trash);
@@ -312,7 +327,7 @@ fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
 #[test]
 fn a_send_that_nobody_would_get_makes_nothing_and_wakes_nobody() {
     let (mut router, mut trash) = (router(), Trash::default());
-    router.subscribe(b"ann", None, 0, 1, false);
+    router.subscribe(b"ann", None, 0, listener(1));
     let unmade = || -> u64 { panic!("no message may be made") };
     assert!(
         router
@@ -332,7 +347,7 @@ fn a_send_that_nobody_would_get_makes_nothing_and_wakes_nobody() {
 fn a_long_roster_keeps_its_order_through_removals() {
     let (mut router, mut trash) = (router(), Trash::default());
     let all: Vec<_> = (0..1000)
-        .map(|id| router.subscribe(b"ann", None, 0, id, false))
+        .map(|id| router.subscribe(b"ann", None, 0, listener(id)))
         .collect();
     for subscription in all.iter().filter(|s| s.handler % 7 != 0) {
         router.cancel(subscription, &mut trash);
@@ -346,8 +361,8 @@ fn a_long_roster_keeps_its_order_through_removals() {
 #[test]
 fn a_message_that_gives_way_after_its_excluded_session_left_is_counted_for_the_others() {
     let (mut router, mut trash) = (router(), Trash::default());
-    router.subscribe(b"ann", None, 0, 1, false);
-    router.subscribe(b"bob", None, 0, 2, false);
+    router.subscribe(b"ann", None, 0, listener(1));
+    router.subscribe(b"bob", None, 0, listener(2));
     router.publish(None, Some(b"ann"), || 0, &mut trash);
     router.unsubscribe(b"ann", &Scope::All, &mut trash);
     for message in 1..=u64::from(LIMIT) {
@@ -360,8 +375,8 @@ fn a_message_that_gives_way_after_its_excluded_session_left_is_counted_for_the_o
 #[test]
 fn a_topic_whose_messages_all_gave_way_is_forgotten_with_its_last_subscriber() {
     let (mut router, mut trash) = (router(), Trash::default());
-    router.subscribe(b"ann", Some(b"news"), 0, 1, false);
-    router.subscribe(b"bob", None, 0, 2, false);
+    router.subscribe(b"ann", Some(b"news"), 0, listener(1));
+    router.subscribe(b"bob", None, 0, listener(2));
     for message in 0..=u64::from(LIMIT) {
         router.publish(Some(b"news"), None, || message, &mut trash);
     }
@@ -380,7 +395,7 @@ fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_st
     let mut router: Tested = Router::new(LIMIT, OverflowPolicy::DropOldest);
     router.add_lane(true, 2, |lane| lane);
     let (mut losses, mut trash) = (Vec::new(), Trash::default());
-    router.subscribe(b"ann", None, 0, 1, false);
+    router.subscribe(b"ann", None, 0, listener(1));
     assert_eq!(router.publish(None, None, || 1, &mut trash).wake[..], [0]);
     assert!(next_logged(&mut router, &mut losses).is_some());
     assert!(
@@ -394,8 +409,8 @@ fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_st
 fn a_session_makes_one_call_in_a_turn_of_the_log_and_the_next_session_the_next() {
     let (mut router, mut losses) = (router(), Vec::new());
     let mut ready = Vec::new();
-    router.subscribe(b"ann", Some(b"flood"), 0, 1, false);
-    router.subscribe(b"bob", None, 0, 2, false);
+    router.subscribe(b"ann", Some(b"flood"), 0, listener(1));
+    router.subscribe(b"bob", None, 0, listener(2));
     for message in 0..u64::from(LIMIT) {
         router.publish(Some(b"flood"), None, || message, &mut Trash::default());
     }
@@ -421,15 +436,13 @@ fn a_session_with_many_subscriptions_keeps_its_topics_apart() {
         .collect();
     let subscribe = |router: &mut Tested, number: usize| {
         let topic = topics[number % topics.len()].as_slice();
-        router.subscribe(b"ann", Some(topic), 0, number as Handler, false)
+        router.subscribe(b"ann", Some(topic), 0, listener(number as Handler))
     };
     let all: Vec<_> = (0..100)
         .map(|number| subscribe(&mut router, number))
         .collect();
     let on = |router: &Tested, topic: usize| -> Vec<Handler> {
-        let found = router
-            .registry()
-            .matching(b"ann", Some(&topics[topic]), |_| true);
+        let found = router.registry().matching(b"ann", Some(&topics[topic]), 0);
         found
             .iter()
             .map(|subscription| subscription.handler)
@@ -452,11 +465,45 @@ fn a_session_with_many_subscriptions_keeps_its_topics_apart() {
 }
 
 #[test]
+fn any_of_a_thousand_subscriptions_is_found_until_it_ends() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    let all: Vec<_> = (0..1_000)
+        .map(|number| router.subscribe(b"ann", None, 0, listener(number)))
+        .collect();
+    for step in [2, 3] {
+        for subscription in all.iter().step_by(step) {
+            router.cancel(subscription, &mut trash);
+        }
+        for subscription in &all {
+            let found = router.registry().find(subscription.address());
+            let expected = (!subscription.is_cancelled()).then_some(subscription.handler);
+            assert_eq!(found.map(|s| s.handler), expected);
+        }
+    }
+    assert_eq!(router.sizes().subscriptions, 333);
+}
+
+#[test]
+fn only_handlers_with_the_same_digest_can_be_the_same() {
+    let mut router = router();
+    for (handler, digest) in [(1, 7), (2, 8), (3, 7)] {
+        let listener = Listener {
+            digest,
+            ..listener(handler)
+        };
+        router.subscribe(b"ann", None, 0, listener);
+    }
+    let candidates = router.registry().matching(b"ann", None, 7);
+    let handlers: Vec<_> = candidates.iter().map(|s| s.handler).collect();
+    assert_eq!(handlers, [1, 3]);
+}
+
+#[test]
 fn names_are_found_again_after_others_came_and_went() {
     let (mut router, mut trash) = (router(), Trash::default());
     let id = |number: u64| format!("session-{number}").into_bytes();
     for number in 0..5_000 {
-        router.subscribe(&id(number), Some(&id(number)), 0, number, false);
+        router.subscribe(&id(number), Some(&id(number)), 0, listener(number));
         if number % 3 > 0 {
             router.unsubscribe(&id(number / 2), &Scope::All, &mut trash);
         }
@@ -464,7 +511,7 @@ fn names_are_found_again_after_others_came_and_went() {
     for number in 0..5_000 {
         let found = router
             .registry()
-            .matching(&id(number), Some(&id(number)), |_| true);
+            .matching(&id(number), Some(&id(number)), 0);
         let gone = number < 2_500 && (2 * number % 3 > 0 || (2 * number + 1) % 3 > 0);
         assert_eq!(found.len(), usize::from(!gone), "session {number}");
     }

@@ -1,7 +1,8 @@
 //! One message on its way to the subscribers that it was sent to.
 
 use std::cell::Cell;
-use std::sync::Arc;
+
+use triomphe::Arc;
 
 use super::SessionKey;
 use super::roster::Snapshot;
@@ -85,6 +86,6 @@ impl<H, M> Fanout<H, M> {
     fn skips(&self, subscription: &Subscription<H>) -> bool {
         subscription.serial > self.envelope.sequence
             || subscription.is_cancelled()
-            || (self.envelope.except).is_some_and(|session| session == subscription.owner.key)
+            || (self.envelope.except).is_some_and(|session| session == subscription.owner.key())
     }
 }

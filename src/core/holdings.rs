@@ -1,7 +1,8 @@
 //! The subscriptions of one session: a short list, which most sessions never outgrow, or a tree.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+
+use triomphe::Arc;
 
 use super::TopicKey;
 use super::subscription::Subscription;
@@ -19,8 +20,8 @@ type Tree<H> = BTreeMap<(TopicKey, u64), Entry<H>>;
 pub enum Holdings<H> {
     /// In order of subscription.
     Few(Vec<Entry<H>>),
-    /// By topic, and in order of subscription.
-    Many(Tree<H>),
+    /// By topic, and in order of subscription. In a box, so that short lists have room for no more.
+    Many(Box<Tree<H>>),
 }
 
 impl<H> Holdings<H> {
@@ -86,7 +87,8 @@ impl<H> Holdings<H> {
             }
             Self::Few(list) => {
                 let all = std::mem::take(list).into_iter().chain([subscription]);
-                *self = Self::Many(all.map(|s| ((topic_of(&s), s.serial), s)).collect());
+                let tree = all.map(|s| ((topic_of(&s), s.serial), s)).collect();
+                *self = Self::Many(Box::new(tree));
             }
             Self::Many(tree) => {
                 tree.insert((topic_of(&subscription), subscription.serial), subscription);

@@ -13,7 +13,7 @@ pub mod roster;
 pub mod router;
 pub mod subscription;
 
-use std::sync::Arc;
+use triomphe::Arc;
 
 use fanout::{Envelope, Fanout};
 use router::Call;

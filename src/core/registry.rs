@@ -1,9 +1,8 @@
 //! Who is subscribed to what: by session, to end a session's subscriptions, and by topic, to find
 //! who gets a message.
 
-use std::sync::Arc;
-
 use slab::Slab;
+use triomphe::Arc;
 
 use super::backlog::{Backlog, Share, Shares};
 use super::fanout::Envelope;
@@ -11,7 +10,7 @@ use super::holdings::Holdings;
 use super::index::Index;
 use super::roster::Roster;
 use super::router::Call;
-use super::subscription::{Own, Owner, Place, Subscription};
+use super::subscription::{Address, Listener, Own, Owner, Place, Subscription};
 use super::{EVERYTHING, GroupKey, LaneKey, Name, SessionKey, TopicKey};
 
 /// Calls that wait for a worker.
@@ -29,7 +28,7 @@ pub enum Scope<'a> {
 
 /// One session. It exists while it has a subscription, or a worker is busy with it.
 pub struct Session<H, M> {
-    owner: Arc<Owner>,
+    owner: Owner,
     subscriptions: Holdings<H>,
     queue: Option<Box<CallQueue<H, M>>>,
     /// In the run queue or with a worker: no second worker may take it.
@@ -85,7 +84,7 @@ fn key(index: usize) -> u32 {
 }
 
 fn id_of<'a, H, M>(sessions: &'a Slab<Session<H, M>>) -> impl Fn(u32) -> &'a [u8] {
-    |key| &sessions[key as usize].owner.id
+    |key| sessions[key as usize].owner.id()
 }
 
 fn name_of<'a>(topics: &'a Slab<Topic>) -> impl Fn(u32) -> &'a [u8] {
@@ -189,18 +188,24 @@ impl<H, M> Registry<H, M> {
             .count()
     }
 
-    /// The session's subscriptions on one topic, or on everything, whose handlers satisfy `same`.
+    /// An active subscription.
+    pub fn find(&self, address: Address) -> Option<&Arc<Subscription<H>>> {
+        let group = self.groups.get(address.group as usize)?;
+        group.roster.find(address.serial)
+    }
+
+    /// The session's subscriptions on one topic, or on everything, whose handlers have that digest.
     pub fn matching(
         &self,
         id: &[u8],
         topic: Option<&[u8]>,
-        same: impl Fn(&H) -> bool,
+        digest: u16,
     ) -> Vec<Arc<Subscription<H>>> {
         let (Some(session), Some(topic)) = (self.session_key(id), self.topic_key(topic)) else {
             return Vec::new();
         };
         self.on_topic(session, topic)
-            .filter(|s| same(&s.handler))
+            .filter(|s| s.digest == digest)
             .cloned()
             .collect()
     }
@@ -231,8 +236,8 @@ impl<H, M> Registry<H, M> {
         id: &[u8],
         topic: Option<&[u8]>,
         lane: LaneKey,
-        handler: H,
-        (serial, overlaps): (u64, bool),
+        listener: Listener<H>,
+        serial: u64,
     ) -> (Arc<Subscription<H>>, bool) {
         let session = self.session_or_new(id);
         let topic = self.topic_or_new(topic);
@@ -245,9 +250,8 @@ impl<H, M> Registry<H, M> {
             owner: session.owner.clone(),
             group,
             serial,
-            overlaps,
         };
-        let subscription = Arc::new(Subscription::new(handler, place));
+        let subscription = Arc::new(Subscription::new(listener, place));
         let topic_of = |s: &Subscription<H>| groups[s.group as usize].topic;
         session.subscriptions.insert(subscription.clone(), topic_of);
         self.groups[group as usize]
@@ -280,7 +284,7 @@ impl<H, M> Registry<H, M> {
             self.subscriptions -= 1;
         }
         let topic = group.topic;
-        if let Some(session) = self.sessions.get_mut(subscription.owner.key as usize) {
+        if let Some(session) = self.sessions.get_mut(subscription.owner.key() as usize) {
             session.subscriptions.remove(subscription, topic);
         }
     }
@@ -308,7 +312,7 @@ impl<H, M> Registry<H, M> {
             return;
         };
         if owner.subscriptions.is_empty() && owner.is_idle() && !owner.scheduled {
-            self.session_keys.remove(&owner.owner.id, session);
+            self.session_keys.remove(owner.owner.id(), session);
             self.sessions.remove(session as usize);
         }
     }
@@ -355,12 +359,8 @@ impl<H, M> Registry<H, M> {
         }
         let entry = self.sessions.vacant_entry();
         let session = key(entry.key());
-        let owner = Owner {
-            id: id.into(),
-            key: session,
-        };
         entry.insert(Session {
-            owner: Arc::new(owner),
+            owner: Owner::new(id, session),
             subscriptions: Holdings::new(),
             queue: None,
             scheduled: false,

@@ -1,7 +1,7 @@
 //! An ordered list of subscriptions that is cheap to change and free to share: chunks that are
 //! copied only when a snapshot still uses them.
 
-use std::sync::Arc;
+use triomphe::Arc;
 
 use super::subscription::Subscription;
 
@@ -66,9 +66,7 @@ impl<H> Roster<H> {
     /// Takes a subscription off the list. The caller's own reference keeps it alive until no
     /// lock is held.
     pub fn remove(&mut self, subscription: &Arc<Subscription<H>>) -> bool {
-        let serial = subscription.serial;
-        let after = self.parts.partition_point(|part| part.first <= serial);
-        let Some(at) = after.checked_sub(1) else {
+        let Some(at) = self.part_of(subscription.serial) else {
             return false;
         };
         let chunk = &mut self.parts[at].chunk;
@@ -80,6 +78,19 @@ impl<H> Roster<H> {
         Arc::make_mut(chunk).remove(index);
         self.merge(at);
         true
+    }
+
+    /// The subscription with that place in the hub's sequence.
+    pub fn find(&self, serial: u64) -> Option<&Arc<Subscription<H>>> {
+        let chunk = &self.parts[self.part_of(serial)?].chunk;
+        let index = chunk.binary_search_by_key(&serial, |s| s.serial).ok()?;
+        chunk.get(index)
+    }
+
+    /// The part that has the subscription with that place, if any has.
+    fn part_of(&self, serial: u64) -> Option<usize> {
+        let after = self.parts.partition_point(|part| part.first <= serial);
+        after.checked_sub(1)
     }
 
     /// The list as it is now; repeated calls without a change return the same one.

@@ -10,16 +10,16 @@ mod mailboxes;
 mod workers;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
+use triomphe::Arc;
 
 use super::backlog::{Backlog, OverflowPolicy};
 use super::fanout::{Envelope, Fanout};
 use super::registry::{CallQueue, Registry, Scope};
-use super::subscription::{Own, Subscription};
+use super::subscription::{Listener, Own, Subscription};
 use super::{GroupKey, LaneKey, SessionKey, Trash};
 
 /// One delivery: what to call and with what.
@@ -268,12 +268,12 @@ impl<H, M, D: Clone> Router<H, M, D> {
         session: &[u8],
         topic: Option<&[u8]>,
         lane: LaneKey,
-        handler: H,
-        overlaps: bool,
+        listener: Listener<H>,
     ) -> Arc<Subscription<H>> {
         self.sequence += 1;
-        let place = (self.sequence, overlaps);
-        let (subscription, new_group) = self.registry.insert(session, topic, lane, handler, place);
+        let serial = self.sequence;
+        let (subscription, new_group) =
+            self.registry.insert(session, topic, lane, listener, serial);
         if new_group {
             self.lanes[lane as usize].groups += 1;
         }
@@ -297,7 +297,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     pub fn cancel(&mut self, subscription: &Arc<Subscription<H>>, trash: &mut Trash<H, M, D>) {
         if subscription.cancel() {
             self.forget(subscription, trash);
-            self.sweep_queue(subscription.owner.key, trash);
+            self.sweep_queue(subscription.owner.key(), trash);
             self.sweep_overlapping(trash);
         }
     }

@@ -1,9 +1,9 @@
 //! One handler of one session, on one topic or on everything.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use once_cell::race::OnceBox;
+use triomphe::{Arc, ThinArc};
 
 use super::backlog::{Share, Shares};
 use super::{GroupKey, SessionKey};
@@ -12,21 +12,48 @@ const CANCELLED: u8 = 1;
 const BUSY: u8 = 2;
 const OVERLAPS: u8 = 4;
 
-/// The session that a subscription belongs to.
-pub struct Owner {
+/// The session that subscriptions belong to, which share it.
+#[derive(Clone)]
+pub struct Owner(ThinArc<SessionKey, u8>);
+
+impl Owner {
+    pub(super) fn new(id: &[u8], key: SessionKey) -> Self {
+        Self(ThinArc::from_header_and_slice(key, id))
+    }
+
     /// Its id.
-    pub id: Box<[u8]>,
+    pub fn id(&self) -> &[u8] {
+        &self.0.slice
+    }
+
     /// Where the router keeps it.
-    pub key: SessionKey,
+    pub fn key(&self) -> SessionKey {
+        self.0.header.header
+    }
 }
 
-/// Where a subscription stands in the router's tables, and what it may do.
-pub(super) struct Place {
-    pub owner: Arc<Owner>,
-    pub group: GroupKey,
-    pub serial: u64,
+/// What is subscribed.
+pub struct Listener<H> {
+    /// What is called.
+    pub handler: H,
+    /// Equal handlers have the same, and most others do not.
+    pub digest: u16,
     /// Whether its calls may overlap.
     pub overlaps: bool,
+}
+
+/// Where a subscription stands in the router's tables.
+pub(super) struct Place {
+    pub owner: Owner,
+    pub group: GroupKey,
+    pub serial: u64,
+}
+
+/// What an active subscription is found by. No other ever gets the same.
+#[derive(Clone, Copy)]
+pub struct Address {
+    pub(super) group: GroupKey,
+    pub(super) serial: u64,
 }
 
 /// A subscription. Its fields never change; its state does.
@@ -34,13 +61,15 @@ pub struct Subscription<H> {
     /// What is called.
     pub handler: H,
     /// The session that owns it.
-    pub owner: Arc<Owner>,
+    pub owner: Owner,
     /// Its place in the hub's sequence of sends and subscriptions: it gets what was sent later.
     pub serial: u64,
     /// Made when the first message has to wait, or the first call goes on: most never need it.
     load: OnceBox<Load>,
     /// The subscribers that get the same messages from the same lane.
     pub group: GroupKey,
+    /// The handler's.
+    pub digest: u16,
     state: AtomicU8,
 }
 
@@ -55,14 +84,23 @@ struct Load {
 
 impl<H> Subscription<H> {
     /// A subscription at its place in the router's tables.
-    pub(super) fn new(handler: H, place: Place) -> Self {
+    pub(super) fn new(listener: Listener<H>, place: Place) -> Self {
         Self {
-            handler,
+            handler: listener.handler,
             owner: place.owner,
             serial: place.serial,
             load: OnceBox::new(),
             group: place.group,
-            state: AtomicU8::new(if place.overlaps { OVERLAPS } else { 0 }),
+            digest: listener.digest,
+            state: AtomicU8::new(if listener.overlaps { OVERLAPS } else { 0 }),
+        }
+    }
+
+    /// What it is found by until it ends.
+    pub fn address(&self) -> Address {
+        Address {
+            group: self.group,
+            serial: self.serial,
         }
     }
 

@@ -6,7 +6,6 @@
 //! what the coroutine yields, so that `asyncio.current_task()`, `asyncio.timeout()` and
 //! `cancel()` mean that handler and nothing else; a fresh drain task takes the rest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -14,6 +13,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use triomphe::Arc;
 
 use super::call::Outcome;
 use super::duty::Duty;

@@ -1,10 +1,10 @@
 //! The duty to empty an event loop's log.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use triomphe::Arc;
 
 use super::event_loop::LoopLane;
 use super::pace::Pace;

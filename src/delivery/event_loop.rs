@@ -1,7 +1,5 @@
 //! Delivery on an event loop: how sending threads wake it, and what it starts when woken.
 
-use std::sync::Arc;
-
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -9,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
+use triomphe::Arc;
 
 use super::drain::{self, Phase};
 use super::duty::Duty;
@@ -104,23 +103,23 @@ impl LoopLane {
     }
 
     /// Runs `phase` in a task of its own, soon, from whatever thread.
-    pub fn start(self: &Arc<Self>, py: Python<'_>, phase: Phase) -> PyResult<()> {
+    pub fn start(lane: &Arc<Self>, py: Python<'_>, phase: Phase) -> PyResult<()> {
         let starter = Starter {
-            lane: self.clone(),
+            lane: lane.clone(),
             phase: Mutex::new(Some(phase)),
         };
-        let schedule = if self.is_running_here(py)? {
+        let schedule = if lane.is_running_here(py)? {
             intern!(py, "call_soon")
         } else {
             intern!(py, "call_soon_threadsafe")
         };
         let starter = Bound::new(py, starter)?;
-        let event_loop = self.event_loop.bind(py);
+        let event_loop = lane.event_loop.bind(py);
         python::call_method(
             event_loop,
             schedule,
             [starter.as_any()],
-            Some(&self.in_context),
+            Some(&lane.in_context),
         )?;
         Ok(())
     }
@@ -162,7 +161,7 @@ pub fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let py = hub.py();
     let duty = Arc::new(Duty::new(hub.clone().unbind(), lane.clone()));
-    let Err(error) = lane.start(py, Phase::Dispatching(duty)) else {
+    let Err(error) = LoopLane::start(lane, py, Phase::Dispatching(duty)) else {
         return Ok(());
     };
     if !lane.is_closed(py) {

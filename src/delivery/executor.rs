@@ -6,7 +6,6 @@
 //! occupies one worker and its own session, nobody else: a further job is started as soon as there
 //! is work and every job is inside a handler.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -17,6 +16,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
+use triomphe::Arc;
 
 use super::context::Contexts;
 use super::nudge::Nudge;

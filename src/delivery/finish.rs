@@ -1,10 +1,9 @@
 //! Awaiting what a sync handler returned: a lambda that makes a coroutine, say.
 
-use std::sync::Arc;
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use triomphe::Arc;
 
 use super::drain::Phase;
 use super::event_loop::{self, LoopLane};
@@ -50,7 +49,7 @@ fn try_on_loop(
     let returned = (value.clone().unbind(), context.unbind());
     let mut serving = Serving::returned(hub, lane.clone(), (subscription, envelope), returned);
     serving.enter(py);
-    lane.start(py, Phase::Serving(serving)).map(|()| true)
+    LoopLane::start(&lane, py, Phase::Serving(serving)).map(|()| true)
 }
 
 fn open_lane(hub: &Bound<'_, PubSubHub>, subscription: &Subscription) -> PyResult<Arc<LoopLane>> {

@@ -44,27 +44,17 @@ impl Message {
 
 /// A handler with the context of the code that subscribed it.
 pub struct Handler {
-    /// The callable; with a home, a tuple of both: few have one, and there are many handlers.
+    /// The callable; with a home, a tuple of both, which is no callable: few have a home, and there
+    /// are many handlers.
     target: Py<PyAny>,
     /// The context in which it subscribed.
     pub context: Captured,
-    /// Part of Python's hash of the callable: equal handlers have equal ones, and most others
-    /// do not.
-    pub hash: u32,
-    /// How it is called.
-    pub kind: Kind,
-    has_home: bool,
 }
 
 impl Handler {
     /// A handler that was checked, in a copy of the current context. Its home is the loop that
     /// runs now, for what a sync handler leaves to be awaited in a hub without a loop.
-    pub fn new(
-        callable: &Bound<'_, PyAny>,
-        hash: u32,
-        kind: Kind,
-        home: Option<&Py<PyAny>>,
-    ) -> PyResult<Self> {
+    pub fn new(callable: &Bound<'_, PyAny>, home: Option<&Py<PyAny>>) -> PyResult<Self> {
         let py = callable.py();
         let target = match home {
             None => callable.clone(),
@@ -73,9 +63,6 @@ impl Handler {
         Ok(Self {
             target: target.unbind(),
             context: Captured::current(py)?,
-            hash,
-            kind,
-            has_home: home.is_some(),
         })
     }
 
@@ -109,10 +96,7 @@ impl Handler {
         &'a self,
         py: Python<'py>,
     ) -> Option<(Borrowed<'a, 'py, PyAny>, Borrowed<'a, 'py, PyAny>)> {
-        if !self.has_home {
-            return None;
-        }
-        let both = self.target.bind(py).cast::<PyTuple>().ok()?;
+        let both = self.target.bind(py).cast_exact::<PyTuple>().ok()?;
         Some((
             both.get_borrowed_item(0).ok()?,
             both.get_borrowed_item(1).ok()?,
@@ -137,11 +121,22 @@ impl Handler {
         py: Python<'py>,
         message: &Message,
     ) -> Result<Bound<'py, PyAny>, Raised> {
-        let (callable, body) = (self.callable(py), message.body.bind(py));
+        let body = message.body.bind(py);
         match &message.topic {
-            None => python::try_call(&callable, [body]),
-            Some(topic) => python::try_call(&callable, [topic.bind(py).as_any(), body]),
+            None => self.call_with(py, [body]),
+            Some(topic) => self.call_with(py, [topic.bind(py).as_any(), body]),
         }
+    }
+
+    #[inline]
+    fn call_with<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        args: [&Bound<'py, PyAny>; N],
+    ) -> Result<Bound<'py, PyAny>, Raised> {
+        // A tuple has no entry, so most calls need not ask whether there is a home.
+        python::try_entry(self.target.bind(py), args)
+            .unwrap_or_else(|| python::try_call(&self.callable(py), args))
     }
 
     /// Shows the garbage collector what it holds.

@@ -4,9 +4,8 @@
 //! another thread, is appended and delivered by the thread that drains: one order for all, no
 //! recursion, no waiting.
 
-use std::sync::Arc;
-
 use pyo3::prelude::*;
+use triomphe::Arc;
 
 use super::context::Contexts;
 use super::handler::is_quit;

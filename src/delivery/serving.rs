@@ -1,10 +1,9 @@
 //! One handler that has a task of its own: its message, and those that wait behind it.
 
-use std::sync::Arc;
-
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use triomphe::Arc;
 
 use super::call::{self, Outcome, Suspended};
 use super::context::Contexts;
@@ -35,6 +34,7 @@ pub struct Serving {
     lane: Arc<LoopLane>,
     /// The handler's subscription.
     pub subscription: Arc<Subscription>,
+    kind: Kind,
     /// The message.
     pub envelope: Option<Arc<Envelope>>,
     stage: Stage,
@@ -43,7 +43,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// A handler that suspended in its call; also gives what it yielded.
+    /// An async handler that suspended in its call; also gives what it yielded.
     pub fn suspended(
         hub: Py<PubSubHub>,
         lane: Arc<LoopLane>,
@@ -51,21 +51,23 @@ impl Serving {
         suspended: Suspended,
     ) -> (Self, Py<PyAny>) {
         let stage = Stage::Suspended(suspended.awaitable, suspended.context);
-        (Self::at(stage, hub, lane, call), suspended.yielded)
+        let serving = Self::at(stage, Kind::Async, hub, lane, call);
+        (serving, suspended.yielded)
     }
 
-    /// A handler that returned something to await, in a context.
+    /// A sync handler that returned something to await, in a context.
     pub fn returned(
         hub: Py<PubSubHub>,
         lane: Arc<LoopLane>,
         call: (&Arc<Subscription>, &Arc<Envelope>),
         (value, context): (Py<PyAny>, Py<PyAny>),
     ) -> Self {
-        Self::at(Stage::Returned(value, context), hub, lane, call)
+        Self::at(Stage::Returned(value, context), Kind::Sync, hub, lane, call)
     }
 
     fn at(
         stage: Stage,
+        kind: Kind,
         hub: Py<PubSubHub>,
         lane: Arc<LoopLane>,
         (subscription, envelope): (&Arc<Subscription>, &Arc<Envelope>),
@@ -74,6 +76,7 @@ impl Serving {
             hub,
             lane,
             subscription: subscription.clone(),
+            kind,
             envelope: Some(envelope.clone()),
             stage,
             entered: false,
@@ -156,7 +159,7 @@ impl Serving {
         if !std::mem::take(&mut self.entered) {
             return Ok(T::default());
         }
-        if self.subscription.handler.kind == Kind::Sync {
+        if self.kind == Kind::Sync {
             return self.give_back(py).map(|()| T::default());
         }
         let hub = self.hub.bind(py);
@@ -261,11 +264,12 @@ impl Serving {
             hub: self.hub.clone_ref(py),
             lane: self.lane.clone(),
             subscription: self.subscription.clone(),
+            kind: self.kind,
             envelope: None,
             stage: Stage::Next,
             entered: std::mem::take(&mut self.entered),
         };
-        self.lane.start(py, Phase::Serving(next))
+        LoopLane::start(&self.lane, py, Phase::Serving(next))
     }
 }
 

@@ -47,11 +47,11 @@ fn wrong_arity(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyErr {
 }
 
 /// Part of Python's hash of a handler, mixed so that other hashes have other parts.
-pub fn hash(callable: &Bound<'_, PyAny>) -> PyResult<u32> {
+pub fn digest(callable: &Bound<'_, PyAny>) -> PyResult<u16> {
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let hash = CELL.import(callable.py(), "builtins", "hash")?;
     let hash = python::call(hash, [callable]).and_then(|hash| hash.extract::<i64>());
-    let hash = hash.map(|hash| (hash.cast_unsigned().wrapping_mul(SCATTER) >> 32) as u32);
+    let hash = hash.map(|hash| (hash.cast_unsigned().wrapping_mul(SCATTER) >> 48) as u16);
     hash.map_err(|error| {
         if !error.is_instance_of::<PyTypeError>(callable.py()) {
             return error;
@@ -170,6 +170,9 @@ impl<'py> Plain<'py> {
     }
 
     fn has_attributes(&self) -> PyResult<bool> {
+        if !python::may_have_attributes(&self.function) {
+            return Ok(false);
+        }
         let attributes = self
             .function
             .getattr(intern!(self.function.py(), "__dict__"))?;

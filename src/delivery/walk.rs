@@ -1,9 +1,9 @@
 //! A drain task's walk over the handlers that get one message.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use triomphe::Arc;
 
 use super::call::{self, Outcome};
 use super::context::Contexts;

@@ -1,8 +1,9 @@
 """What a sync handler returned and nobody can await: a failure that helps, and no noise."""
 
+import asyncio
 import gc
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -79,3 +80,27 @@ def test_on_a_closed_loop_the_error_says_so_and_nothing_else_complains(
 
     assert hub.stats().failed == 1
     assert "loop is closed" in log.text(log.take(1)[0])
+
+
+class Named(tuple[str, Callable[[str], None]]):
+    """A handler that is a tuple, too."""
+
+    def __call__(self, message: Any) -> None:
+        name, record = self
+        record(f"{name}: {message}")
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["no loop", "a running loop"])
+def test_a_handler_may_be_a_tuple_that_can_be_called(is_running: bool):
+    hub, got = PubSubHub(), Recorder()
+
+    async def subscribe() -> None:
+        hub.subscribe("ann", Named(("Ann", got.record)))
+
+    if is_running:
+        asyncio.run(subscribe())
+    else:
+        hub.subscribe("ann", Named(("Ann", got.record)))
+    hub.send_all("hello")
+
+    assert got == ["Ann: hello"]

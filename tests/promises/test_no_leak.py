@@ -221,6 +221,17 @@ def test_a_kept_handle_keeps_no_hub_alive(bus: Bus):
         pass
 
 
+def test_subscribing_leaves_a_function_as_small_as_it_was():
+    def handler(topic: str, message: Any) -> None:
+        pass
+
+    hub, before = PubSubHub(), gc.get_referents(handler)
+    hub.subscribe_topic("ann", "lobby", handler)
+
+    # Not even a dictionary of attributes, which takes more memory than the subscription.
+    assert gc.get_referents(handler) == before
+
+
 def test_dropping_a_handle_ends_nothing(bus: Bus):
     got = bus.recorder()
     bus.subscribe("ann", got.handler)

@@ -1,7 +1,8 @@
 //! Messages for handlers that are busy with earlier ones.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+
+use triomphe::Arc;
 
 use super::{Envelope, LaneKey, OverflowPolicy, Parked, Router, Subscription, Trash};
 

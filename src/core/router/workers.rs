@@ -4,7 +4,7 @@
 //! finds nothing to do; it is *calling* while it is inside a handler or a hook, nobody knows for how
 //! long. While every worker that is awake is calling, new work brings in one more.
 
-use std::sync::Arc;
+use triomphe::Arc;
 
 use super::{
     Call, LaneKey, Loss, NextCall, OverflowPolicy, Own, Parked, Ready, Router, SessionKey,
@@ -67,7 +67,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             }
             return None;
         }
-        let session = call.0.owner.key;
+        let session = call.0.owner.key();
         let Some(owner) = self.registry.session(session) else {
             trash.calls.push(call);
             return None;
@@ -268,7 +268,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         self.leave(subscription);
         let (state, owner) = (
             self.lanes.get_mut(lane as usize)?,
-            self.registry.session(subscription.owner.key)?,
+            self.registry.session(subscription.owner.key())?,
         );
         let overlaps = subscription.overlaps();
         let queue = if overlaps {
@@ -283,7 +283,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if overlaps {
             (0..count).for_each(|_| ready(Ready::Overlapping));
         } else if !queue.is_empty() && !std::mem::replace(&mut owner.scheduled, true) {
-            ready(Ready::Session(subscription.owner.key));
+            ready(Ready::Session(subscription.owner.key()));
         } else {
             return None;
         }
