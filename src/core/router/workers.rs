@@ -142,7 +142,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> bool {
-        let session = self.registry.session(subscription.owner.key);
+        let session = self.registry.session(subscription.owner.key());
         let queue = match session {
             Some(owner) if !subscription.overlaps() => owner.queue(),
             _ => &mut self.lanes[lane as usize].overlapping,
