@@ -398,4 +398,4 @@ def in_threads(*bodies: Callable[[], object]) -> None:
     for thread in threads:
         thread.join(DEADLINE)
         assert not thread.is_alive(), "a thread never ends"
-    assert errors == []
+    assert errors == [], repr(errors[0])
