@@ -2,7 +2,8 @@
 //! oldest entry gives way to its newest.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::sync::{AtomicU32, Ordering};
 
 /// How much of one owner waits in a backlog. Changed only under the router's lock; atomic only
 /// because its owner is shared between threads.
