@@ -5,6 +5,10 @@
 //! times threads are switched away from before they have to wait is bounded (`PREEMPTIONS`, or the
 //! environment variable `LOOM_MAX_PREEMPTIONS`).
 #![cfg(loom)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a lock is poisoned where its model has failed already"
+)]
 
 #[path = "loom/hub.rs"]
 mod hub;

@@ -18,7 +18,7 @@ pub enum Does {
     Return,
     /// Goes on elsewhere, with its first message: what it returned is awaited, or it suspended.
     GoOn,
-    /// Blocks, with whatever message, until that handler got one.
+    /// Blocks until that handler got the same message.
     WaitFor(u8),
     /// Ends its thread's work with its first message, as Ctrl-C does.
     Quit,

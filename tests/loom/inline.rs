@@ -35,7 +35,9 @@ impl Inline {
     }
 
     fn send_each(&self, messages: &[u64]) {
-        messages.iter().for_each(|&message| self.send(message));
+        for &message in messages {
+            self.send(message);
+        }
     }
 
     fn send(&self, message: u64) {
@@ -158,18 +160,20 @@ fn who_joins_or_leaves_while_others_send_gets_what_was_sent_in_between() {
         let other = inline.clone();
         let sender = thread::spawn(move || other.send_each(&[11, 12]));
         inline.hub.cancel(&leaver);
-        inline.hub.subscribe(b"cid", 2, Does::Return);
         inline.send(21);
+        inline.hub.subscribe(b"cid", 2, Does::Return);
+        inline.send(22);
         sender.join().unwrap();
         inline.hub.check_quiet();
         let all = inline.hub.got(1);
-        check_merged(&all, [&[11, 12], &[21]]);
+        check_merged(&all, [&[11, 12], &[21, 22]]);
         assert!(
             all.starts_with(&inline.hub.got(0)),
             "and nothing after it left"
         );
         let joined = inline.hub.got(2);
-        assert!(all.ends_with(&joined) && joined.contains(&21));
+        assert!(all.ends_with(&joined) && joined.contains(&22));
+        assert!(!joined.contains(&21), "sent before it joined");
     });
 }
 

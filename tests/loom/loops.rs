@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use _core::core::fanout::Fanout;
 use _core::core::router::Parked;
@@ -26,6 +27,8 @@ struct Looped {
     hub: Locked,
     tasks: Mutex<VecDeque<Task>>,
     called: Condvar,
+    /// The handler that suspends is suspended; only the loop's thread looks.
+    suspended: AtomicBool,
 }
 
 impl Looped {
@@ -34,6 +37,7 @@ impl Looped {
             hub: Locked::new(limit, 1),
             tasks: Mutex::new(VecDeque::new()),
             called: Condvar::new(),
+            suspended: AtomicBool::new(false),
         }
     }
 
@@ -43,7 +47,9 @@ impl Looped {
     }
 
     fn send_each(&self, messages: &[u64]) {
-        messages.iter().for_each(|&message| self.send(message));
+        for &message in messages {
+            self.send(message);
+        }
     }
 
     fn send(&self, message: u64) {
@@ -107,36 +113,39 @@ impl Looped {
             }
             let Handler { name, does } = subscription.handler;
             let message = fanout.envelope.message;
+            let is_suspended = name == 0 && self.suspended.load(Ordering::Relaxed);
+            assert!(!is_suspended, "called at once");
             self.hub.deliver(name, message);
             if does == Does::GoOn && message == 1 {
                 self.hub.change(|router, _| router.enter(subscription));
+                self.suspended.store(true, Ordering::Relaxed);
                 return Some(subscription.clone());
             }
         }
     }
 
+    /// Calls a handler with the next message that waits for it: it suspends with each of them.
     fn serve(&self, subscription: &Subscription) {
-        loop {
-            let was_gone = self.hub.is_gone();
-            let next = self.hub.change(|router, _| router.unpark(subscription)).0;
-            let Some(envelope) = next else { return };
-            assert!(!was_gone, "called after it was cancelled");
-            self.hub
-                .deliver(subscription.handler.name, envelope.message);
-        }
+        let was_gone = self.hub.is_gone();
+        let next = self.hub.change(|router, _| router.unpark(subscription)).0;
+        let Some(envelope) = next else {
+            self.suspended.store(false, Ordering::Relaxed);
+            return;
+        };
+        assert!(!was_gone, "called after it was cancelled");
+        self.hub
+            .deliver(subscription.handler.name, envelope.message);
+        self.call_soon(Task::Serve(subscription.clone()));
     }
 
     /// Stops the loop when it has nothing to do, and checks that nothing is left.
     fn stop(&self, event_loop: thread::JoinHandle<()>) {
         self.call_soon(Task::Stop);
         event_loop.join().unwrap();
-        let left = std::mem::take(&mut *self.tasks.lock().unwrap());
-        for task in left {
-            match task {
-                Task::Dispatch(current) => self.dispatch(current),
-                Task::Serve(subscription) => self.serve(&subscription),
-                Task::Stop => {}
-            }
+        self.call_soon(Task::Stop);
+        while self.tasks.lock().unwrap().len() > 1 {
+            self.run();
+            self.call_soon(Task::Stop);
         }
         self.hub.check_quiet();
     }

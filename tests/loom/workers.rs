@@ -63,7 +63,9 @@ impl Pool {
     }
 
     fn send_each(&self, messages: &[u64]) {
-        messages.iter().for_each(|&message| self.send(message));
+        for &message in messages {
+            self.send(message);
+        }
     }
 
     fn send(&self, message: u64) {
@@ -96,7 +98,8 @@ impl Pool {
         let done = self.awaited.lock().unwrap().pop();
         if let Some(subscription) = done {
             let enter = |ready| self.ready.lock().unwrap().push_back(ready);
-            let wake = self.change(|router, _| router.requeue(LANE, &subscription, enter));
+            let wake =
+                self.change(|router, trash| router.requeue(LANE, &subscription, enter, trash));
             if wake.is_some() {
                 self.submit();
             }
@@ -124,7 +127,7 @@ impl Pool {
         match does {
             Does::WaitFor(other) => self
                 .hub
-                .wait_until(|delivered| delivered.iter().any(|(name, _)| *name == other)),
+                .wait_until(|delivered| delivered.contains(&(other, message))),
             Does::GoOn if message == 1 => {
                 self.change(|router, _| router.enter(subscription));
                 self.awaited.lock().unwrap().push(subscription.clone());
@@ -271,13 +274,12 @@ fn what_waits_for_an_awaitable_goes_back_to_the_workers_in_order() {
         let pool = Arc::new(Pool::new(10));
         pool.hub.subscribe(b"ann", 0, Does::GoOn);
         let threads = start(&pool);
-        pool.send_each(&[1, 2]);
+        pool.send_each(&[1, 2, 3]);
         pool.hub.wait_until(|delivered| !delivered.is_empty());
         while pool.awaited.lock().unwrap().is_empty() {
             thread::yield_now();
         }
         pool.finish();
-        pool.send(3);
         pool.hub.wait_until(|delivered| delivered.len() == 3);
         stop(&pool, threads);
         assert_eq!(pool.hub.got(0), [1, 2, 3]);
