@@ -26,7 +26,7 @@ export PYTHONUTF8 := 1
 SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml README.md LICENSE \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed')
 
-.PHONY: help chat test bench bench-short lint clean
+.PHONY: help chat test loom bench bench-short lint clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -40,8 +40,13 @@ test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build,
 	@if tools/provide '$(BIN)/python tools/libpython.py' libpython$(call VERSION,$(BIN)/python)-dev \
 	  'the libpython of $(PYTHON); without it the tests of the Rust core are skipped'; then \
 	  LD_LIBRARY_PATH=$$($(BIN)/python tools/libpython.py) cargo test --quiet; \
+	  $(MAKE) --no-print-directory loom; \
 	else test "$${PAGEBUS_NO_SKIP:-}" != 1; fi
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+loom: $(VENV)/.made ## Try every interleaving of small models of the core
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
+	  LD_LIBRARY_PATH=$$($(BIN)/python tools/libpython.py) cargo test --profile checked --quiet --test loom
 
 bench: $(VENV)/.wheel $(VENV)/.benchers ## Measure what messages cost, and write docs/benchmarks.md
 	@tools/provide 'command -v valgrind' valgrind \

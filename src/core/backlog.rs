@@ -2,7 +2,8 @@
 //! oldest entry gives way to its newest.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::sync::{AtomicU32, Ordering};
 
 /// How much of one owner waits in a backlog. Changed only under the router's lock; atomic only
 /// because its owner is shared between threads.
@@ -21,7 +22,12 @@ impl Share {
 
     /// Whether the queue holds anything of this owner, entries that gave way included.
     pub fn is_empty(&self) -> bool {
-        self.queued() == 0 && self.stale.load(Ordering::Relaxed) == 0
+        self.queued() == 0 && !self.has_stale()
+    }
+
+    /// Whether the queue holds entries of this owner that gave way.
+    pub fn has_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed) > 0
     }
 
     /// Counts one more entry dropped in the burst that goes on; returns the burst's count.
@@ -106,7 +112,8 @@ impl<O, T> Backlog<O, T> {
         true
     }
 
-    /// Puts back what [`Self::pop`] gave, as the next to be handed out.
+    /// Enters an older entry than the owner's others, as the next to be handed out. None of the
+    /// others may have given way and still be there: it would be taken for the one that did.
     pub fn unpop(&mut self, owner: O, item: T, share: &Share) {
         share.queued.fetch_add(1, Ordering::Relaxed);
         self.entries.push_front((owner, item));
@@ -131,9 +138,13 @@ impl<O, T> Backlog<O, T> {
 
     /// Frees the entries that gave way, once they are half of the queue: amortised O(1) a push.
     pub fn compact(&mut self, shares: &impl Shares<O>, trash: &mut Vec<(O, T)>) {
-        if self.stale * 2 <= self.entries.len() {
-            return;
+        if self.stale * 2 > self.entries.len() {
+            self.purge(shares, trash);
         }
+    }
+
+    /// Frees the entries that gave way.
+    pub fn purge(&mut self, shares: &impl Shares<O>, trash: &mut Vec<(O, T)>) {
         for (owner, item) in std::mem::take(&mut self.entries) {
             if self.is_stale(shares.of(&owner)) {
                 trash.push((owner, item));

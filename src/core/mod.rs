@@ -12,6 +12,8 @@ pub mod registry;
 pub mod roster;
 pub mod router;
 pub mod subscription;
+pub mod sync;
+pub mod worker;
 
 use triomphe::Arc;
 

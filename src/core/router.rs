@@ -260,6 +260,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
         self.lanes.iter().map(|(_, lane)| &lane.deliverer)
     }
 
+    /// Whether nobody is at work for a lane, or on the way to it.
+    pub fn is_asleep(&self, lane: LaneKey) -> bool {
+        self.lanes
+            .get(lane as usize)
+            .is_none_or(|lane| lane.awake == 0)
+    }
+
     // ---- subscriptions ----------------------------------------------------------------------
 
     /// Subscribes a handler to what is sent from now on.

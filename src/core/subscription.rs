@@ -1,11 +1,10 @@
 //! One handler of one session, on one topic or on everything.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-
 use once_cell::race::OnceBox;
 use triomphe::{Arc, ThinArc};
 
 use super::backlog::{Share, Shares};
+use super::sync::{AtomicU8, AtomicU32, Ordering};
 use super::{GroupKey, SessionKey};
 
 const CANCELLED: u8 = 1;

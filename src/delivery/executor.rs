@@ -21,10 +21,10 @@ use triomphe::Arc;
 use super::context::Contexts;
 use super::nudge::Nudge;
 use super::pace::Pace;
-use super::{Envelope, Router, Subscription, Trash, call, finish};
+use super::{Deliverer, Envelope, Router, Subscription, Trash, call, finish};
 use crate::close::Delivering;
-use crate::core::SessionKey;
 use crate::core::router::{self, NextCall, Ready};
+use crate::core::worker::{Site, Worker};
 use crate::hub::{PubSubHub, SYNC};
 use crate::name::must_be;
 use crate::python;
@@ -33,16 +33,8 @@ use crate::report;
 type Next = NextCall<super::Handler, super::Message>;
 type Loss = router::Loss<super::Handler, super::Message>;
 
-/// Calls looked at in the log, at the most, until there is one that can be made.
-const DISPATCH: usize = 1024;
-/// Calls of one session, or from the log, before the next session gets its turn.
-const BATCH: usize = 64;
-/// Time of one session, or for the log, before the next session gets its turn.
-const TURN: Duration = Duration::from_millis(5);
 /// Deliveries between two looks at the clock: sync handlers may block, and so hold up others.
 const STRIDE: u32 = 4;
-/// Time of one job before other users of the executor get their turn.
-const JOB_TURN: Duration = Duration::from_millis(50);
 
 /// Workers where an executor does not say how many it has: what `ThreadPoolExecutor` would take.
 static DEFAULT_WORKERS: Lazy<usize> = Lazy::new(|| {
@@ -194,105 +186,78 @@ fn lose_worker(hub: &Bound<'_, PubSubHub>) -> bool {
 
 // ---- the work -------------------------------------------------------------------------------
 
-/// Where a worker takes calls from.
-#[derive(Clone, Copy)]
-enum Source {
-    Log,
-    Queue(Ready),
-}
-
 /// A job at work.
-struct Worker<'a, 'py> {
+struct Bench<'a, 'py> {
     hub: &'a Bound<'py, PubSubHub>,
     lane: &'a ExecutorLane,
     contexts: Contexts<'py>,
     pace: Pace,
-    /// A call was handed out to it, and is not yet entered as over.
-    calling: bool,
-    /// The session that makes that call alone.
-    claimed: Option<SessionKey>,
 }
 
 fn run(hub: &Bound<'_, PubSubHub>) {
     if let Some(lane) = hub.get().executor() {
         let _delivering = Delivering::begin(hub.get());
-        let worker = Worker {
+        let bench = Bench {
             hub,
             lane,
             contexts: Contexts::new(hub.py()),
             pace: Pace::new(STRIDE),
-            calling: false,
-            claimed: None,
         };
-        worker.work();
+        Worker::new(bench, SYNC).work();
     }
 }
 
-impl Source {
-    /// How many calls it makes in a turn.
-    fn most(self) -> usize {
-        match self {
-            // Each call that may overlap has an entry of its own in the run queue.
-            Self::Queue(Ready::Overlapping) => 1,
-            Self::Queue(Ready::Session(_)) | Self::Log => BATCH,
+impl Site for Bench<'_, '_> {
+    type Handler = super::Handler;
+    type Message = super::Message;
+    type Deliverer = Deliverer;
+
+    fn change<T>(&self, change: impl FnOnce(&mut Router, &mut Trash) -> T) -> T {
+        self.hub.get().change(self.hub.py(), change)
+    }
+
+    fn enter_ready(&self, ready: Ready) {
+        self.lane.ready(ready);
+    }
+
+    fn has_ready(&self) -> bool {
+        self.lane.has_ready()
+    }
+
+    fn take_ready(&self) -> Option<Ready> {
+        self.lane.ready.1.try_recv().ok()
+    }
+
+    fn start_worker(&self) {
+        let _ = self.lane.wake(self.hub);
+    }
+
+    fn submit_successor(&self) -> bool {
+        self.lane.check_open(self.hub.py()).is_ok() && self.lane.submit(self.hub).is_ok()
+    }
+
+    fn call(&mut self, next: &Next) {
+        let (subscription, envelope) = &next.call;
+        self.deliver(subscription, envelope);
+        if let Some(nudge) = &self.lane.nudge {
+            nudge.nudge(self.hub.py());
         }
     }
-}
 
-impl Worker<'_, '_> {
-    fn work(mut self) {
-        loop {
-            let ready = self.lane.ready.1.try_recv().ok();
-            if let Some(ready) = ready {
-                self.serve(Source::Queue(ready));
-            }
-            if !self.serve(Source::Log) && ready.is_none() && self.is_dismissed() {
-                return;
-            }
-            if self.pace.elapsed() > JOB_TURN {
-                if self.hands_over() {
-                    return;
-                }
-                self.pace = Pace::new(STRIDE);
-            }
+    /// Whether the event loop waits for its turn.
+    fn must_pause(&mut self) -> bool {
+        let nudge = self.lane.nudge.as_ref();
+        self.pace.count() && nudge.is_some_and(|nudge| nudge.is_overdue(self.hub.py()))
+    }
+
+    fn pause(&mut self) {
+        if let Some(nudge) = &self.lane.nudge {
+            nudge.give_way(self.hub.py());
         }
-    }
-
-    /// Changes the router, and enters before that that the last call is over, if there was one.
-    fn change<T>(&mut self, change: impl FnOnce(&mut Router, &mut Trash) -> T) -> T {
-        let is_over = std::mem::take(&mut self.calling);
-        let (lane, claimed) = (self.lane, self.claimed.take());
-        self.hub.get().change(self.hub.py(), |router, trash| {
-            if is_over {
-                router.returned(SYNC);
-            }
-            if let Some(session) = claimed {
-                router.put_back(session, |ready| lane.ready(ready));
-            }
-            change(router, trash)
-        })
-    }
-
-    /// Gives the job's place as a worker to a job at the end of the executor's queue, if there is
-    /// work for it. An executor that is shutting down takes none: then this job goes on until
-    /// everything is delivered.
-    fn hands_over(&mut self) -> bool {
-        let lane = self.lane;
-        self.change(|router, _| router.has_log(SYNC) || lane.has_ready())
-            && lane.check_open(self.hub.py()).is_ok()
-            && lane.submit(self.hub).is_ok()
-    }
-
-    fn is_dismissed(&mut self) -> bool {
-        let lane = self.lane;
-        self.change(|router, _| router.dismiss(SYNC, || !lane.has_ready()))
     }
 
     #[cold]
-    fn report(&mut self, losses: &[Loss], hired: bool) {
-        if hired {
-            start_worker(self.hub, self.lane);
-        }
+    fn report(&self, losses: &[Loss]) {
         for loss in losses {
             match loss {
                 Loss::Dropped((subscription, envelope), count) => {
@@ -306,89 +271,24 @@ impl Worker<'_, '_> {
                 }
             }
         }
-        self.change(|router, _| router.returned(SYNC));
     }
 
-    /// Makes calls of one source until it has none, or others must get their turn; tells whether
-    /// there was one.
-    fn serve(&mut self, source: Source) -> bool {
-        let (began, most) = (self.pace.elapsed(), source.most());
-        for made in 0..most {
-            let Some(next) = self.next_call(source, made == 0) else {
-                return made > 0;
-            };
-            self.make(&next);
-            if self.pace.elapsed().saturating_sub(began) > TURN {
-                break;
-            }
-        }
-        if let Source::Queue(Ready::Session(session)) = source {
-            let lane = self.lane;
-            self.change(|router, _| router.put_back(session, |ready| lane.ready(ready)));
-        }
-        true
-    }
-
-    fn next_call(&mut self, source: Source, begins: bool) -> Option<Next> {
-        let (lane, mut losses, mut hired) = (self.lane, Vec::new(), false);
-        let next = self.change(|router, trash| {
-            let (enter, more) = (|ready| lane.ready(ready), || lane.has_ready());
-            let next = match source {
-                Source::Log => {
-                    if begins {
-                        router.begin_turn(SYNC);
-                    }
-                    router.next_logged(SYNC, DISPATCH, enter, more, &mut losses, trash)
-                }
-                Source::Queue(Ready::Session(session)) => {
-                    router.next_call(SYNC, session, more, &mut losses, trash)
-                }
-                Source::Queue(Ready::Overlapping) => {
-                    router.next_overlapping(SYNC, more, &mut losses, trash)
-                }
-            };
-            if !losses.is_empty() {
-                // Reporting can take long, as a call can.
-                hired = router.call_out(SYNC, || lane.has_ready());
-            }
-            next
-        });
-        if !losses.is_empty() {
-            self.report(&losses, hired);
-        }
-        let next = next?;
-        (self.calling, self.claimed) = (true, next.claimed);
-        if next.hired {
-            start_worker(self.hub, lane);
-        }
+    fn report_recovery(&self, next: &Next) {
         let (subscription, envelope) = &next.call;
         report::recovered(self.hub, subscription, Some(envelope), next.burst);
-        Some(next)
     }
 
-    fn make(&mut self, next: &Next) {
-        let (subscription, envelope) = &next.call;
-        self.call(subscription, envelope);
-        if let Some(nudge) = &self.lane.nudge {
-            nudge.nudge(self.hub.py());
-        }
-        if self.pace.count() {
-            self.give_way();
-        }
+    fn elapsed(&self) -> Duration {
+        self.pace.elapsed()
     }
 
-    /// Lets the event loop come round, if it waits for that.
-    fn give_way(&mut self) {
-        let py = self.hub.py();
-        if let Some(nudge) = &self.lane.nudge
-            && nudge.is_overdue(py)
-        {
-            self.change(|_, _| ());
-            nudge.give_way(py);
-        }
+    fn begin_turn(&mut self) {
+        self.pace = Pace::new(STRIDE);
     }
+}
 
-    fn call(&mut self, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
+impl Bench<'_, '_> {
+    fn deliver(&mut self, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
         let (hub, py) = (self.hub, self.hub.py());
         let result = call::call(&mut self.contexts, py, subscription, envelope);
         let result = result.map_err(|raised| raised.fetch(py));
@@ -404,9 +304,4 @@ impl Worker<'_, '_> {
         }
         hub.get().counters.add_delivered(1);
     }
-}
-
-/// Starts a worker that was entered; without it, the others do the work, later.
-fn start_worker(hub: &Bound<'_, PubSubHub>, lane: &ExecutorLane) {
-    let _ = lane.wake(hub);
 }

@@ -176,9 +176,10 @@ impl Serving {
         let hub = self.hub.bind(py);
         let wake = hub
             .get()
-            .change(py, |router, _| match hub.get().executor() {
+            .change(py, |router, trash| match hub.get().executor() {
                 Some(executor) => {
-                    router.requeue(SYNC, &self.subscription, |work| executor.ready(work))
+                    let ready = |work| executor.ready(work);
+                    router.requeue(SYNC, &self.subscription, ready, trash)
                 }
                 None => router.resume(SYNC, self.subscription.clone()),
             });

@@ -260,6 +260,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         lane: LaneKey,
         subscription: &Arc<Subscription<H>>,
         mut ready: impl FnMut(Ready),
+        trash: &mut Trash<H, M, D>,
     ) -> Option<D> {
         let mailbox = self
             .mailboxes
@@ -277,6 +278,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
             owner.queue()
         };
         let count = mailbox.len();
+        if count > 0 && subscription.share().has_stale() {
+            queue.purge(&Own, &mut trash.calls);
+        }
         for envelope in mailbox.into_iter().rev() {
             queue.unpop(subscription.clone(), envelope, subscription.share());
         }

@@ -1,0 +1,173 @@
+//! What the models share: a hub with loom's lock around the real router, and handlers that write
+//! down what they get.
+
+use _core::core::LaneKey;
+use _core::core::backlog::OverflowPolicy;
+use _core::core::registry::Scope;
+use _core::core::router::Router;
+use _core::core::subscription::Listener;
+use loom::model::Builder;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::{Condvar, Mutex};
+use triomphe::Arc;
+
+pub const LANE: LaneKey = 0;
+
+/// What a handler does with a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Does {
+    Return,
+    /// Goes on elsewhere, with its first message: what it returned is awaited, or it suspended.
+    GoOn,
+    /// Blocks until that handler got the same message.
+    WaitFor(u8),
+    /// Ends its thread's work with its first message, as Ctrl-C does.
+    Quit,
+}
+
+/// A handler: its name, and what it does.
+pub struct Handler {
+    pub name: u8,
+    pub does: Does,
+}
+
+pub fn listener(handler: Handler, overlaps: bool) -> Listener<Handler> {
+    Listener {
+        handler,
+        digest: 0,
+        overlaps,
+    }
+}
+
+pub type Hub = Router<Handler, u64, LaneKey>;
+pub type Trash = _core::core::Trash<Handler, u64, LaneKey>;
+pub type Subscription = Arc<_core::core::subscription::Subscription<Handler>>;
+
+/// What handlers got, in the order in which their calls began.
+pub type Delivered = Vec<(u8, u64)>;
+
+/// The router and its lock.
+pub struct Locked {
+    router: Mutex<Hub>,
+    delivered: Mutex<Delivered>,
+    delivery: Condvar,
+    /// Whether the subscription that a model cancels is gone, for all that its owner knows.
+    gone: AtomicBool,
+    /// Whether a deliverer may have gone to sleep with messages in the log, as Ctrl-C makes it.
+    pub may_sleep: bool,
+}
+
+impl Locked {
+    pub fn new(limit: u32, workers: usize) -> Self {
+        let mut router = Router::new(limit, OverflowPolicy::DropOldest);
+        router.add_lane(true, workers, |lane| lane);
+        Self {
+            router: Mutex::new(router),
+            delivered: Mutex::new(Vec::new()),
+            delivery: Condvar::new(),
+            gone: AtomicBool::new(false),
+            may_sleep: false,
+        }
+    }
+
+    /// As `PubSubHub::change`; and checks that nobody sleeps while there is work, of which
+    /// `has_ready` tells what is not in the log.
+    pub fn change_with<T>(
+        &self,
+        has_ready: impl FnOnce() -> bool,
+        change: impl FnOnce(&mut Hub, &mut Trash) -> T,
+    ) -> T {
+        let mut trash = Trash::default();
+        let result = {
+            let mut router = self.router.lock().unwrap();
+            let result = change(&mut router, &mut trash);
+            if router.is_asleep(LANE) && !self.may_sleep {
+                assert!(!router.has_log(LANE), "asleep, with messages in the log");
+                assert!(!has_ready(), "asleep, with work in the run queue");
+            }
+            result
+        };
+        trash.discard();
+        result
+    }
+
+    pub fn change<T>(&self, change: impl FnOnce(&mut Hub, &mut Trash) -> T) -> T {
+        self.change_with(|| false, change)
+    }
+
+    pub fn subscribe(&self, session: &[u8], name: u8, does: Does) -> Subscription {
+        let handler = Handler { name, does };
+        self.change(|router, _| router.subscribe(session, None, LANE, listener(handler, false)))
+    }
+
+    /// Sends; tells whether a deliverer has to be woken.
+    pub fn publish(&self, message: u64) -> bool {
+        let published = self.change(|router, trash| router.publish(None, None, || message, trash));
+        assert!(published.wake.len() <= 1, "woken once");
+        !published.wake.is_empty()
+    }
+
+    pub fn cancel(&self, subscription: &Subscription) {
+        self.change(|router, trash| router.cancel(subscription, trash));
+        self.gone.store(true, Ordering::Release);
+    }
+
+    pub fn unsubscribe(&self, session: &[u8]) {
+        self.change(|router, trash| router.unsubscribe(session, &Scope::All, trash));
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether `cancel` or `unsubscribe` has returned: no call may begin from now on.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Writes a delivery down.
+    pub fn deliver(&self, name: u8, message: u64) {
+        self.delivered.lock().unwrap().push((name, message));
+        self.delivery.notify_all();
+    }
+
+    /// Waits until there were so many deliveries that `enough` is satisfied.
+    pub fn wait_until(&self, enough: impl Fn(&Delivered) -> bool) {
+        let mut delivered = self.delivered.lock().unwrap();
+        while !enough(&delivered) {
+            delivered = self.delivery.wait(delivered).unwrap();
+        }
+    }
+
+    /// What a handler got.
+    pub fn got(&self, name: u8) -> Vec<u64> {
+        let delivered = self.delivered.lock().unwrap();
+        let own = delivered.iter().filter(|(other, _)| *other == name);
+        own.map(|(_, message)| *message).collect()
+    }
+
+    /// Checks that nothing is left to do.
+    pub fn check_quiet(&self) {
+        let router = self.router.lock().unwrap();
+        assert_eq!(router.sizes().pending, 0, "messages are left");
+        assert!(
+            router.is_asleep(LANE),
+            "somebody is awake with nothing to do"
+        );
+    }
+}
+
+/// Runs `model` under every interleaving in which threads are switched away from where they could
+/// go on `preemptions` times at the most, or as often as `LOOM_MAX_PREEMPTIONS` says.
+pub fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+    builder.max_branches = 10_000;
+    builder.check(model);
+}
+
+/// Checks that two senders' messages arrived once each, and each sender's in order.
+pub fn check_merged(got: &[u64], senders: [&[u64]; 2]) {
+    for sent in senders {
+        let own: Vec<_> = got.iter().copied().filter(|m| sent.contains(m)).collect();
+        assert_eq!(own, sent);
+    }
+    assert_eq!(got.len(), senders[0].len() + senders[1].len());
+}

@@ -1,0 +1,635 @@
+//! The naive model: a plain list of subscriptions, and plain lists of what waits for them. Nothing
+//! is shared, counted or indexed; every question is answered by going through the lists.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{INLINE, LIMIT, LOOP, POOL, TRANSIENT, WORKERS};
+
+pub type Id = u64;
+pub type Message = u64;
+
+/// A subscription.
+pub struct Listed {
+    /// Its place in the hub's sequence.
+    pub id: Id,
+    pub session: u8,
+    pub topic: u8,
+    pub lane: u32,
+    pub overlaps: bool,
+    pub cancelled: bool,
+    /// Calls that go on elsewhere.
+    pub under_way: u32,
+    mailbox: VecDeque<Message>,
+    /// Messages lost since it last caught up.
+    burst: u32,
+    /// What it was to get, had nothing been lost.
+    pub sent: Vec<Message>,
+    pub got: Vec<Message>,
+    pub lost: Vec<Message>,
+}
+
+/// A message in a log.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub message: Message,
+    pub topic: u8,
+    pub except: Option<u8>,
+}
+
+/// A message whose recipients are being gone through.
+#[derive(Clone, Copy)]
+pub struct Walk {
+    pub entry: Entry,
+    /// The recipient that was taken last.
+    after: Id,
+    pub burst: Option<u32>,
+}
+
+#[derive(Default)]
+pub struct Lane {
+    pub log: VecDeque<Entry>,
+    bursts: BTreeMap<u8, u32>,
+    pub interrupted: Option<Walk>,
+    pub awake: usize,
+    pub calling: usize,
+    pub resumed: VecDeque<Id>,
+}
+
+#[derive(Default)]
+struct Session {
+    queue: VecDeque<(Id, Message)>,
+    scheduled: bool,
+    turn: u32,
+}
+
+/// Work in the run queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    Session(u8),
+    Overlapping,
+}
+
+/// What is lost, or over: as the router tells it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Lost {
+    Dropped(Id, Message, u32),
+    CaughtUp(Message, u32),
+}
+
+/// A call for a worker.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Call {
+    pub id: Id,
+    pub message: Message,
+    pub claimed: Option<u8>,
+    pub burst: Option<u32>,
+    pub hired: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parked {
+    Free,
+    Waiting,
+    Dropped(u32),
+}
+
+/// A call waits in a queue.
+struct Waits;
+
+#[derive(Default)]
+pub struct Model {
+    pub sequence: u64,
+    pub listed: Vec<Listed>,
+    pub lanes: BTreeMap<u32, Lane>,
+    sessions: BTreeMap<u8, Session>,
+    overlapping: VecDeque<(Id, Message)>,
+    pub run_queue: VecDeque<Token>,
+    turn: u32,
+    /// Losses that happened in the call that is going on.
+    pub losses: Vec<Lost>,
+}
+
+impl Model {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn lane(&mut self, lane: u32) -> &mut Lane {
+        self.lanes.entry(lane).or_default()
+    }
+
+    pub fn find(&mut self, id: Id) -> &mut Listed {
+        self.listed.iter_mut().find(|s| s.id == id).expect("listed")
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Listed> {
+        self.listed.iter().filter(|s| !s.cancelled)
+    }
+
+    // ---- sizes ------------------------------------------------------------------------------
+
+    pub fn subscriptions(&self) -> usize {
+        self.live().count()
+    }
+
+    pub fn sessions(&self) -> usize {
+        let all: std::collections::BTreeSet<_> = self.live().map(|s| s.session).collect();
+        all.len()
+    }
+
+    pub fn topics(&self) -> usize {
+        let named = self.live().map(|s| s.topic).filter(|&topic| topic > 0);
+        named.collect::<std::collections::BTreeSet<_>>().len()
+    }
+
+    pub fn pending(&self) -> usize {
+        let logs: usize = self.lanes.values().map(|lane| lane.log.len()).sum();
+        let queues: usize = self.sessions.values().map(|s| s.queue.len()).sum();
+        let mail: usize = self.live().map(|s| s.mailbox.len()).sum();
+        logs + queues + self.overlapping.len() + mail
+    }
+
+    pub fn has_log(&self, lane: u32) -> bool {
+        let lane = self.lanes.get(&lane);
+        lane.is_some_and(|lane| !lane.log.is_empty() || lane.interrupted.is_some())
+    }
+
+    // ---- subscriptions ----------------------------------------------------------------------
+
+    pub fn subscribe(&mut self, session: u8, topic: u8, lane: u32, overlaps: bool) -> Id {
+        self.sequence += 1;
+        self.sessions.entry(session).or_default();
+        self.listed.push(Listed {
+            id: self.sequence,
+            session,
+            topic,
+            lane,
+            overlaps,
+            cancelled: false,
+            under_way: 0,
+            mailbox: VecDeque::new(),
+            burst: 0,
+            sent: Vec::new(),
+            got: Vec::new(),
+            lost: Vec::new(),
+        });
+        self.sequence
+    }
+
+    pub fn cancel_where(&mut self, which: impl Fn(&Listed) -> bool) {
+        let mut gone = Vec::new();
+        for s in self.listed.iter_mut().filter(|s| !s.cancelled && which(s)) {
+            s.cancelled = true;
+            s.mailbox.clear();
+            gone.push(s.id);
+        }
+        self.overlapping.retain(|(id, _)| !gone.contains(id));
+        for session in self.sessions.values_mut() {
+            session.queue.retain(|(id, _)| !gone.contains(id));
+        }
+        self.forget();
+    }
+
+    /// Forgets sessions and topics that nothing is left of.
+    fn forget(&mut self) {
+        let live: Vec<_> = self.live().map(|s| (s.session, s.topic, s.lane)).collect();
+        self.sessions.retain(|&id, session| {
+            session.scheduled || !session.queue.is_empty() || live.iter().any(|l| l.0 == id)
+        });
+        for (&key, lane) in &mut self.lanes {
+            let log = &lane.log;
+            lane.bursts.retain(|&topic, _| {
+                log.iter().any(|entry| entry.topic == topic)
+                    || live.iter().any(|l| (l.1, l.2) == (topic, key))
+            });
+        }
+    }
+
+    // ---- sends ------------------------------------------------------------------------------
+
+    /// Sends; returns the message, who has to be woken, and whether a burst of losses began.
+    pub fn publish(&mut self, topic: u8, except: Option<u8>) -> (Message, Vec<u32>, bool) {
+        let message = self.sequence + 1;
+        let (mut woken, mut burst) = (Vec::new(), false);
+        let entry = Entry {
+            message,
+            topic,
+            except,
+        };
+        for lane in [POOL, LOOP, INLINE, TRANSIENT] {
+            let gets: Vec<_> = (self.live())
+                .filter(|s| s.topic == topic && s.lane == lane && Some(s.session) != except)
+                .map(|s| s.id)
+                .collect();
+            if gets.is_empty() {
+                continue;
+            }
+            self.sequence = message;
+            for id in gets {
+                self.find(id).sent.push(message);
+            }
+            burst |= self.append(lane, entry);
+            if self.hire(lane) {
+                woken.push(lane);
+            }
+        }
+        (message, woken, burst)
+    }
+
+    fn append(&mut self, lane: u32, entry: Entry) -> bool {
+        let topic = entry.topic;
+        let state = self.lane(lane);
+        state.log.push_back(entry);
+        if state.log.iter().filter(|e| e.topic == topic).count() <= LIMIT as usize {
+            return false;
+        }
+        let oldest = state.log.iter().position(|e| e.topic == topic);
+        let lost = oldest.and_then(|at| state.log.remove(at)).expect("full");
+        let burst = state.bursts.entry(topic).or_default();
+        *burst += 1;
+        let first = *burst == 1;
+        self.lose_for_all(lane, &lost, 0);
+        first
+    }
+
+    fn hire(&mut self, lane: u32) -> bool {
+        let workers = if lane == POOL { WORKERS } else { 1 };
+        let lane = self.lane(lane);
+        let hired = lane.awake <= lane.calling && lane.awake < workers;
+        lane.awake += usize::from(hired);
+        hired
+    }
+
+    // ---- dispatch ---------------------------------------------------------------------------
+
+    /// Those who are left to get a message, after the one that was taken last.
+    fn left(&self, lane: u32, entry: &Entry, after: Id) -> impl Iterator<Item = Id> {
+        let entry = *entry;
+        self.live()
+            .filter(move |s| {
+                (s.topic, s.lane) == (entry.topic, lane)
+                    && s.id > after
+                    && s.id < entry.message
+                    && Some(s.session) != entry.except
+            })
+            .map(|s| s.id)
+    }
+
+    /// Notes that nobody who is left gets a message; returns how many they are.
+    pub fn lose_for_all(&mut self, lane: u32, entry: &Entry, after: Id) -> usize {
+        let left: Vec<_> = self.left(lane, entry, after).collect();
+        for &id in &left {
+            self.find(id).lost.push(entry.message);
+        }
+        left.len()
+    }
+
+    pub fn lose_walk(&mut self, lane: u32, walk: &Walk) -> usize {
+        self.lose_for_all(lane, &walk.entry, walk.after)
+    }
+
+    /// The next message of a log that anybody is subscribed for.
+    fn pop(&mut self, lane: u32) -> Option<Walk> {
+        if let Some(walk) = self.lane(lane).interrupted.take() {
+            return Some(walk);
+        }
+        loop {
+            let state = self.lane(lane);
+            let entry = state.log.pop_front()?;
+            let is_last = state.log.iter().all(|e| e.topic != entry.topic);
+            let burst = if is_last {
+                state.bursts.remove(&entry.topic)
+            } else {
+                None
+            };
+            self.forget();
+            let on = |s: &Listed| (s.topic, s.lane) == (entry.topic, lane);
+            if self.live().any(on) {
+                return Some(Walk {
+                    entry,
+                    after: 0,
+                    burst,
+                });
+            }
+        }
+    }
+
+    /// As a deliverer does that walks alone; without a message, it sleeps.
+    pub fn next_walk(&mut self, lane: u32) -> Option<Walk> {
+        let walk = self.pop(lane);
+        if walk.is_none() {
+            self.lane(lane).awake = 0;
+        }
+        walk
+    }
+
+    pub fn take_next(&mut self, lane: u32, walk: &mut Walk) -> Option<Id> {
+        let next = self.left(lane, &walk.entry, walk.after).next()?;
+        walk.after = next;
+        Some(next)
+    }
+
+    pub fn abandon(&mut self, lane: u32) -> usize {
+        let mut count = 0;
+        while let Some(walk) = self.pop(lane) {
+            self.lose_walk(lane, &walk);
+            count += 1;
+        }
+        self.lane(lane).awake = 0;
+        count
+    }
+
+    // ---- handlers that are busy -------------------------------------------------------------
+
+    pub fn is_busy(&mut self, id: Id) -> bool {
+        let s = self.find(id);
+        s.under_way >= if s.overlaps { LIMIT } else { 1 }
+    }
+
+    pub fn park(&mut self, id: Id, message: Message) -> Parked {
+        if !self.is_busy(id) {
+            return Parked::Free;
+        }
+        let s = self.find(id);
+        if s.cancelled {
+            return Parked::Waiting;
+        }
+        s.mailbox.push_back(message);
+        if s.mailbox.len() <= LIMIT as usize {
+            return Parked::Waiting;
+        }
+        let lost = s.mailbox.pop_front();
+        s.lost.extend(lost);
+        s.burst += 1;
+        Parked::Dropped(s.burst)
+    }
+
+    pub fn unpark(&mut self, id: Id) -> (Option<Message>, Option<u32>) {
+        let s = self.find(id);
+        if let Some(message) = s.mailbox.pop_front() {
+            return (Some(message), None);
+        }
+        s.under_way -= 1;
+        let burst = std::mem::take(&mut s.burst);
+        (None, (burst > 0).then_some(burst))
+    }
+
+    pub fn has_mail(&mut self, id: Id) -> (bool, Option<u32>) {
+        if !self.find(id).mailbox.is_empty() {
+            return (true, None);
+        }
+        (false, self.unpark(id).1)
+    }
+
+    pub fn resume(&mut self, lane: u32, id: Id) -> bool {
+        self.lane(lane).resumed.push_back(id);
+        self.hire(lane)
+    }
+
+    // ---- workers ----------------------------------------------------------------------------
+
+    pub fn begin_turn(&mut self) {
+        self.turn += 1;
+    }
+
+    pub fn next_logged(&mut self, budget: usize) -> Option<Call> {
+        for _ in 0..budget {
+            let (id, message) = self.take_logged()?;
+            let Ok(claimed) = self.claim(id, message) else {
+                continue;
+            };
+            if self.is_free(id, message) {
+                return Some(self.hand_out(id, message, claimed));
+            }
+            if let Some(session) = claimed {
+                self.put_back(session);
+            }
+        }
+        None
+    }
+
+    fn take_logged(&mut self) -> Option<(Id, Message)> {
+        loop {
+            let mut walk = self.pop(POOL)?;
+            if let Some(burst) = walk.burst.take() {
+                let message = walk.entry.message;
+                self.losses.push(Lost::CaughtUp(message, burst));
+            }
+            let next = self.take_next(POOL, &mut walk);
+            if self.left(POOL, &walk.entry, walk.after).next().is_some() {
+                self.lane(POOL).interrupted = Some(walk);
+            }
+            if let Some(id) = next {
+                return Some((id, walk.entry.message));
+            }
+        }
+    }
+
+    /// Whether a worker makes the call now, and the session that it claims for that.
+    fn claim(&mut self, id: Id, message: Message) -> Result<Option<u8>, Waits> {
+        let (session, overlaps) = (self.find(id).session, self.find(id).overlaps);
+        if overlaps {
+            if self.overlapping.is_empty() {
+                return Ok(None);
+            }
+            let losses = &mut self.losses;
+            let queue = &mut self.overlapping;
+            if enqueue(queue, &mut self.listed, losses, id, message) {
+                self.run_queue.push_back(Token::Overlapping);
+            }
+            return Err(Waits);
+        }
+        let turn = self.turn;
+        let state = self.sessions.get_mut(&session).expect("it has a handler");
+        let was_scheduled = std::mem::replace(&mut state.scheduled, true);
+        if !was_scheduled && std::mem::replace(&mut state.turn, turn) != turn {
+            return Ok(Some(session));
+        }
+        let losses = &mut self.losses;
+        enqueue(&mut state.queue, &mut self.listed, losses, id, message);
+        if !was_scheduled {
+            self.run_queue.push_back(Token::Session(session));
+        }
+        Err(Waits)
+    }
+
+    fn is_free(&mut self, id: Id, message: Message) -> bool {
+        match self.park(id, message) {
+            Parked::Free => return true,
+            Parked::Dropped(count) => self.losses.push(Lost::Dropped(id, message, count)),
+            Parked::Waiting => {}
+        }
+        false
+    }
+
+    fn is_queued(&self, id: Id) -> bool {
+        let queues = self.sessions.values().map(|s| &s.queue);
+        let mut calls = queues.chain([&self.overlapping]).flatten();
+        calls.any(|(other, _)| *other == id)
+    }
+
+    fn hand_out(&mut self, id: Id, message: Message, claimed: Option<u8>) -> Call {
+        let is_caught_up = !self.is_queued(id);
+        let burst = if is_caught_up {
+            std::mem::take(&mut self.find(id).burst)
+        } else {
+            0
+        };
+        Call {
+            id,
+            message,
+            claimed,
+            burst: (burst > 0).then_some(burst),
+            hired: self.call_out(),
+        }
+    }
+
+    pub fn call_out(&mut self) -> bool {
+        let work = self.has_log(POOL) || !self.run_queue.is_empty();
+        self.lane(POOL).calling += 1;
+        work && self.hire(POOL)
+    }
+
+    pub fn returned(&mut self) {
+        self.lane(POOL).calling -= 1;
+    }
+
+    pub fn put_back(&mut self, session: u8) {
+        let state = self.sessions.get_mut(&session).expect("a worker has it");
+        state.scheduled = !state.queue.is_empty();
+        if state.scheduled {
+            self.run_queue.push_back(Token::Session(session));
+        }
+        self.forget();
+    }
+
+    pub fn next_call(&mut self, session: u8) -> Option<Call> {
+        loop {
+            let state = self.sessions.get_mut(&session).expect("a worker has it");
+            let Some((id, message)) = state.queue.pop_front() else {
+                state.scheduled = false;
+                self.forget();
+                return None;
+            };
+            if self.is_free(id, message) {
+                return Some(self.hand_out(id, message, None));
+            }
+        }
+    }
+
+    pub fn next_overlapping(&mut self) -> Option<Call> {
+        loop {
+            let (id, message) = self.overlapping.pop_front()?;
+            if self.is_free(id, message) {
+                return Some(self.hand_out(id, message, None));
+            }
+        }
+    }
+
+    /// A call is over that went on elsewhere: its mail goes before what is queued.
+    pub fn requeue(&mut self, id: Id) -> bool {
+        let s = self.find(id);
+        s.under_way -= 1;
+        let (session, overlaps) = (s.session, s.overlaps);
+        let mail = std::mem::take(&mut s.mailbox);
+        if mail.is_empty() {
+            return false;
+        }
+        for &message in mail.iter().rev() {
+            let queue = match self.sessions.get_mut(&session) {
+                Some(state) if !overlaps => &mut state.queue,
+                _ => &mut self.overlapping,
+            };
+            queue.push_front((id, message));
+        }
+        if overlaps {
+            let tokens = mail.iter().map(|_| Token::Overlapping);
+            self.run_queue.extend(tokens);
+            return self.hire(POOL);
+        }
+        let state = self.sessions.get_mut(&session).expect("it has a handler");
+        if std::mem::replace(&mut state.scheduled, true) {
+            return false;
+        }
+        self.run_queue.push_back(Token::Session(session));
+        self.hire(POOL)
+    }
+
+    pub fn dismiss(&mut self) -> bool {
+        let done = !self.has_log(POOL) && self.run_queue.is_empty();
+        self.lane(POOL).awake -= usize::from(done);
+        done
+    }
+
+    pub fn lose_worker(&mut self) -> bool {
+        let lane = self.lane(POOL);
+        lane.awake -= 1;
+        lane.awake == 0
+    }
+
+    pub fn abandon_calls(&mut self) -> usize {
+        let mut calls: Vec<_> = self.overlapping.drain(..).collect();
+        for session in self.sessions.values_mut() {
+            calls.extend(session.queue.drain(..));
+            session.scheduled = false;
+        }
+        for &(id, message) in &calls {
+            self.find(id).lost.push(message);
+        }
+        self.run_queue.clear();
+        self.forget();
+        calls.len()
+    }
+
+    /// Whether a lane sleeps because Ctrl-C stopped its deliverer.
+    pub fn is_interrupted(&self, lane: u32) -> bool {
+        self.lanes.get(&lane).is_some_and(|state| {
+            let is_left = state.interrupted.is_some() || !state.resumed.is_empty();
+            lane == INLINE && state.awake == 0 && is_left
+        })
+    }
+
+    // ---- what must always hold --------------------------------------------------------------
+
+    /// Nobody is asleep while there is work, and what is queued is on somebody's way.
+    pub fn check(&self) {
+        for (&key, lane) in &self.lanes {
+            assert!(
+                lane.awake > 0 || lane.log.is_empty() || self.is_interrupted(key),
+                "lane {key} is asleep with messages in its log"
+            );
+        }
+        let pool = self.lanes.get(&POOL);
+        if pool.is_none_or(|pool| pool.awake == 0) {
+            assert!(self.run_queue.is_empty(), "asleep with work to take");
+        }
+        for session in self.sessions.values() {
+            assert!(session.scheduled || session.queue.is_empty());
+        }
+        let tokens = self.run_queue.iter();
+        let tokens = tokens.filter(|t| **t == Token::Overlapping).count();
+        assert!(self.overlapping.len() <= tokens);
+    }
+}
+
+/// Appends a call, before which the subscription's oldest gives way beyond the limit; tells
+/// whether the queue has grown.
+fn enqueue(
+    queue: &mut VecDeque<(Id, Message)>,
+    listed: &mut [Listed],
+    losses: &mut Vec<Lost>,
+    id: Id,
+    message: Message,
+) -> bool {
+    queue.push_back((id, message));
+    if queue.iter().filter(|(other, _)| *other == id).count() <= LIMIT as usize {
+        return true;
+    }
+    let oldest = queue.iter().position(|(other, _)| *other == id);
+    let lost = oldest.and_then(|at| queue.remove(at)).expect("full");
+    let s = listed.iter_mut().find(|s| s.id == id).expect("listed");
+    s.lost.push(lost.1);
+    s.burst += 1;
+    losses.push(Lost::Dropped(id, message, s.burst));
+    false
+}
