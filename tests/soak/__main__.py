@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import random
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import psutil
 
 from delivery_modes import DEADLINE, WatchedExecutor
-from soak.audience import Failure
+from soak.audience import Failure, Message, Seat
 from soak.check import Round
 from soak.plan import Size, Step, first_steps, steps, switch_interval
 from soak.stage import WORKERS, Worker, loop_threads, stages
@@ -57,6 +59,7 @@ class Soak:
         self.turn = 0
         self.begun = time.monotonic()
         self.rss: list[int] = []
+        self.gone: list[weakref.ref[Seat]] = []
 
     # ---- a round ----------------------------------------------------------------------------
 
@@ -117,19 +120,34 @@ class Soak:
             self._forget(hub)
         if failed != self.failures.count:
             self.faults.append(f"{failed} handlers failed, {self.failures.count} were logged")
+        if Message.alive():
+            self.faults.append(f"round {self.turn}: messages that were delivered are still there")
         self.faults += [f"logged: {text}" for text in self.failures.others]
         self.faults += [f"loop: {error}" for loop in self.loops for error in loop.errors]
 
     def _forget(self, hub: int) -> None:
         stage = self.stages[hub]
-        stage.seats[:] = [seat for seat in stage.seats if seat.is_there]
+        self.gone += [weakref.ref(seat) for seat in stage.seats if not seat.is_there]
         for seat in stage.seats:
             seat.joined, seat.failures = None, 0
+            if seat.guest and not seat.guest.is_there:
+                seat.guest = None
             seat.sender.sent.clear()
             seat.ended.clear()
             seat.log.clear()
+        stage.seats[:] = [seat for seat in stage.seats if seat.is_there]
         for _, log in stage.witnesses:
             log.clear()
+
+    def look_for_garbage(self) -> None:
+        """See that nothing of those who have left is still there."""
+        for worker in self.workers:
+            worker.forget()
+        gc.collect()
+        kept = sum(seat() is not None for seat in self.gone)
+        if kept:
+            self.faults.append(f"round {self.turn}: {kept} handlers that left are still there")
+        self.gone.clear()
 
     # ---- what it says -----------------------------------------------------------------------
 
@@ -197,7 +215,9 @@ class Soak:
                 break
             if time.monotonic() - reported > EVERY:
                 reported = time.monotonic()
+                self.look_for_garbage()
                 self.report()
+        self.look_for_garbage()
         self.check_growth()
         self.report("FAULTY: " if self.faults else "done: ")
         return not self.faults

@@ -18,6 +18,27 @@ class Failure(Exception):  # noqa: N818 - it is one of a handler, on purpose
     """What a handler raises that is meant to."""
 
 
+class Message(int):
+    """A message: a number. It is noticed when the last reference to one goes."""
+
+    made = itertools.count()
+    gone = itertools.count()
+
+    def __del__(self) -> None:
+        next(self.gone)
+
+    @classmethod
+    def make(cls, number: int) -> Message:
+        """A new one."""
+        next(cls.made)
+        return cls(number)
+
+    @classmethod
+    def alive(cls) -> int:
+        """How many there are, when nobody makes any."""
+        return next(cls.made) - next(cls.gone)
+
+
 class Send(NamedTuple):
     """A message that was sent: its number, when the send began and when it had returned."""
 
@@ -52,16 +73,16 @@ class Sender:
     def send(self, topic: str | None, excluded: str | None, *, is_reply: bool = False) -> None:
         """Send a new message. The numbers of replies are negative: nobody answers them."""
         number = next(self.numbers) * (-1 if is_reply else 1)
-        begin, hub = tick(), self.hub
+        begin, hub, message = tick(), self.hub, Message.make(number)
         match topic, excluded:
             case None, None:
-                hub.send_all(number)
+                hub.send_all(message)
             case None, str():
-                hub.send_others(excluded, number)
+                hub.send_others(excluded, message)
             case str(), None:
-                hub.send_all_on_topic(topic, number)
+                hub.send_all_on_topic(topic, message)
             case str(), str():
-                hub.send_others_on_topic(excluded, topic, number)
+                hub.send_others_on_topic(excluded, topic, message)
         self.sent.append(Send(number, begin, tick(), topic, excluded))
 
 

@@ -207,6 +207,12 @@ class Worker:
         else:
             stage.leave(step, list(seats))
 
+    def forget(self) -> None:
+        """Let go of those who have left."""
+        self.own = {
+            place: [seat for seat in seats if seat.is_there] for place, seats in self.own.items()
+        }
+
     def take_sent(self, hub: int) -> list[Send]:
         """What it has sent since it was asked last."""
         sent, self.senders[hub].sent = self.senders[hub].sent, []
