@@ -28,7 +28,13 @@ def main() -> None:
     arguments, others = parser.parse_known_args()
     FOUND.mkdir(parents=True, exist_ok=True)
     CORPUS.mkdir(exist_ok=True)
-    options = [f"-artifact_prefix={FOUND}/fault-", "-timeout=60", "-max_len=1200", "-len_control=0", *others]
+    options = [
+        f"-artifact_prefix={FOUND}/fault-",
+        "-timeout=60",
+        "-max_len=1200",
+        "-len_control=0",
+        *others,
+    ]
     if arguments.minimise:
         options += ["-merge=1", str(CORPUS), str(FOUND)]
     else:

@@ -15,7 +15,7 @@ ASYNC = ("straight", "suspends", "waits", "fails", "fails late", "cancels itself
 SYNC = ("plain", "fails", "returns a coroutine", "returns junk")
 
 
-class Evil(Exception):  # noqa: N818 - not an error of anybody's
+class Evil(Exception):
     """What a hostile value raises."""
 
 
@@ -36,11 +36,20 @@ class Actor:
         self.session = ""
         self.overlaps = False
         self.meddles = False
-        self.busy = 0
+        self.under_way = [0]
 
     def is_like(self, other: Actor) -> bool:
         """Whether Python says that they are equal."""
         return self is other
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call goes on that its subscription made."""
+        return self.under_way[0] > 0
+
+    def joined(self, entry: Entry) -> None:
+        """A new subscription knows nothing of calls that an earlier one has begun."""
+        self.entry, self.under_way = entry, [0]
 
     def _begin(self, args: tuple[Any, ...]) -> None:
         machine, model, entry = self.machine, self.model, self.entry
@@ -89,8 +98,8 @@ class SyncActor(Actor):
         alone = self.overlaps or not running.get(self.session)
         self.machine.expect(alone, "another sync handler of the session is running")
         running[self.session] = running.get(self.session, 0) + (not self.overlaps)
-        self.busy += 1
-        done = True
+        under_way, done = self.under_way, True
+        under_way[0] += 1
         try:
             self._meddle()
             match self.kind:
@@ -98,7 +107,7 @@ class SyncActor(Actor):
                     raise self._failed()
                 case "returns a coroutine" if self.model.loop is not None:
                     done = False
-                    return self._finish()
+                    return self._finish(under_way)
                 case "returns junk":
                     junk = self.machine.value()
                     # It looks as if it could be awaited, until somebody tries.
@@ -106,15 +115,15 @@ class SyncActor(Actor):
                     return junk
         finally:
             running[self.session] -= not self.overlaps
-            self.busy -= done
+            under_way[0] -= done
         return None
 
-    async def _finish(self) -> None:
+    async def _finish(self, under_way: list[int]) -> None:
         try:
             await asyncio.sleep(0)
             self._meddle()
         finally:
-            self.busy -= 1
+            under_way[0] -= 1
 
 
 class AsyncActor(Actor):
@@ -126,12 +135,13 @@ class AsyncActor(Actor):
 
     async def __call__(self, *args: Any) -> None:
         self._begin(args)
-        self.busy += 1
+        under_way = self.under_way
+        under_way[0] += 1
         try:
             self._meddle()
             await self._work()
         finally:
-            self.busy -= 1
+            under_way[0] -= 1
 
     async def _work(self) -> None:
         match self.kind:
@@ -217,7 +227,7 @@ class Value(Plain):
             self.machine.poke()
         raise Evil
 
-    __eq__ = __hash__ = __repr__ = __str__ = __bool__ = __iter__ = __len__ = _poke  # type: ignore[assignment]
+    __eq__ = __hash__ = __repr__ = __str__ = __bool__ = __iter__ = __len__ = _poke
     __await__ = __call__ = __lt__ = __contains__ = __index__ = __int__ = __float__ = _poke
     __enter__ = __exit__ = __next__ = __getitem__ = _poke
 
@@ -237,5 +247,5 @@ class Text(str):
     def _fail(self, *_: Any) -> Any:
         raise Evil
 
-    __eq__ = __hash__ = __str__ = __repr__ = __len__ = __iter__ = __bool__ = _fail  # type: ignore[assignment]
+    __eq__ = __hash__ = __str__ = __repr__ = __len__ = __iter__ = __bool__ = _fail
     encode = __getitem__ = __contains__ = __format__ = _fail  # type: ignore[assignment]

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fuzz.actors import ASYNC, SYNC, Actor, AsyncActor, Evil, Plain, SyncActor, Text, Twin, Value
 from fuzz.model import Entry, HubModel
@@ -167,12 +167,12 @@ class Machine:
             topic = self.bytes.chosen(TOPICS) if self.bytes.below(2) else None
         overlaps = self.bytes.below(4) == 0
         here = self.bytes.below(3)
-        client = PubSub(model.hub, session)
+        client, handler = PubSub(model.hub, session), cast("Callable[..., object]", actor)
 
         def subscribe() -> Any:
             if topic is None:
-                return client.subscribe(actor, concurrent=overlaps)
-            return client.subscribe_topic(topic, actor, concurrent=overlaps)
+                return client.subscribe(handler, concurrent=overlaps)
+            return client.subscribe_topic(topic, handler, concurrent=overlaps)
 
         def enter() -> None:
             lacks_loop = actor.is_async and model.loop is None and not any_loop_runs()
@@ -245,8 +245,8 @@ class Machine:
             lambda: hub.unsubscribe(bad),
             lambda: hub.unsubscribe_topic("ann", bad),
             lambda: hub.unsubscribe_all(bad),
-            lambda: hub.subscribe("ann", lambda: None),
-            lambda: hub.subscribe_topic("ann", "lobby", lambda topic: None),
+            lambda: hub.subscribe("ann", takes_nothing),
+            lambda: hub.subscribe_topic("ann", "lobby", takes_nothing),
             lambda: PubSub(hub, bad),
             lambda: PubSub(bad, "ann"),
             lambda: hub.subscribe("ann", []),  # type: ignore[arg-type]
@@ -405,6 +405,9 @@ class Machine:
         for loop in self.loops:
             loop.end()
         self.tasks.clear()
+
+
+takes_nothing: Any = lambda: None  # noqa: E731 - a handler without a name
 
 
 def plain(text: Any) -> Any:

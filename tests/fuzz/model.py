@@ -53,7 +53,7 @@ class HubModel:
         entry = self.find(session, topic, actor)
         if entry is None:
             entry = Entry(session, topic, actor)
-            actor.entry = entry
+            actor.joined(entry)
             self.entries.append(entry)
         return entry
 

@@ -18,13 +18,13 @@ import pytest
 from delivery_modes import ALL, Bus, numbers
 from pagebus import HandlerFailure, PubSub, PubSubHub
 
-MODES = [
-    mode
-    for mode in ALL
-    if str(mode)
-    in ("async-hubs_loop-asyncio", "async-subscribers_loop-uvloop-suspends")
-    + ("sync-executor-asyncio", "sync-inline")
-]
+CHOSEN = {
+    "async-hubs_loop-asyncio",
+    "async-subscribers_loop-uvloop-suspends",
+    "sync-executor-asyncio",
+    "sync-inline",
+}
+MODES = [mode for mode in ALL if str(mode) in CHOSEN]
 """One of each way of delivering: what takes a million operations is not done in all of them."""
 
 MILLION = 1_000_000
@@ -139,7 +139,8 @@ def test_a_hundred_thousand_sessions_that_come_talk_and_go_leave_nothing_behind(
 
 
 def test_a_million_messages_leave_nothing_behind(some_bus: Bus):
-    hub = some_bus.hub
+    # A handler that suspends takes a task for each message, and ten times as long.
+    hub, total = some_bus.hub, MILLION // 5 if some_bus.mode.suspends else MILLION
     for number in range(3):
         some_bus.subscribe(f"session {number}", handler_of(some_bus))
         some_bus.subscribe_topic(f"session {number}", "lobby", handler_of(some_bus))
@@ -159,11 +160,11 @@ def test_a_million_messages_leave_nothing_behind(some_bus: Bus):
 
     def and_go(count: int) -> None:
         work(count)
-        if hub.stats().published >= MILLION * (WARM_UP + ROUNDS) // ROUNDS:
+        if hub.stats().published >= total * (WARM_UP + ROUNDS) // ROUNDS:
             for number in range(3):
                 hub.unsubscribe_all(f"session {number}")
 
-    assert_stays_flat(some_bus, and_go, MILLION)
+    assert_stays_flat(some_bus, and_go, total)
 
 
 def test_ten_thousand_cyclic_pages_are_collected(some_bus: Bus):
@@ -316,7 +317,7 @@ def test_a_kept_exception_knows_nothing_of_the_hub_and_of_other_sessions(
     for number in range(5):
         bus.subscribe(f"session {number}", failing_handler(bus, None))
     try:
-        raise KeyError("the sender's own trouble")
+        {}["the sender's own trouble"]
     except KeyError as own:
         bus.hub.send_all("hello")
         bus.settle()
@@ -390,7 +391,7 @@ def test_a_log_that_keeps_the_last_ten_records_keeps_ten_pages_at_the_most(
 
 
 def test_a_hook_that_keeps_exceptions_keeps_no_session(bus: Bus, monkeypatch: pytest.MonkeyPatch):
-    kept = keep_records(monkeypatch)
+    keep_records(monkeypatch)
     exceptions: list[BaseException] = []
     failures: list[weakref.ref[HandlerFailure]] = []
 

@@ -99,7 +99,7 @@ class Soak:
     def settle(self) -> None:
         """Return when no hub has anything left to deliver and no handler runs."""
         deadline = time.monotonic() + DEADLINE
-        while not all([stage.settle_once() for stage in self.stages]):
+        while not all(stage.settle_once() for stage in self.stages):
             if time.monotonic() > deadline:
                 self.get_stuck("the hubs never settle")
 
@@ -176,7 +176,8 @@ class Soak:
                 print(f"  {step}", file=sys.stderr)
         for fault in self.faults[:20]:
             print(f"FAULT {fault}", file=sys.stderr)
-        print(f"Replay: python -m soak --seed {self.seed} --rounds {self.turn + 1}", file=sys.stderr)
+        again = f"python -m soak --seed {self.seed} --rounds {self.turn + 1}"
+        print(f"Replay: {again}", file=sys.stderr)
 
     def get_stuck(self, why: str) -> None:
         """Say where everything stands, and end the process: nothing else can."""

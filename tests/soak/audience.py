@@ -14,7 +14,7 @@ tick = itertools.count(1).__next__
 """The time, as far as it tells what happened before what: one step, which no thread divides."""
 
 
-class Failure(Exception):  # noqa: N818 - it is one of a handler, on purpose
+class Failure(Exception):
     """What a handler raises that is meant to."""
 
 
