@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # Handed on to pytest: make test PYTEST_ARGS="-k order"
 PYTEST_ARGS ?=
+# How long and with which seed: make soak SECONDS=600 SEED=7, make fuzz SECONDS=300
+SECONDS ?=
+SEED ?=
 # Handed on to the benchmark: make bench BENCH_ARGS="--names 'inline *'"
 BENCH_ARGS ?=
 
@@ -26,7 +29,7 @@ export PYTHONUTF8 := 1
 SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml README.md LICENSE \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed')
 
-.PHONY: help chat test loom bench bench-short lint clean
+.PHONY: help chat test loom soak fuzz bench bench-short lint clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -47,6 +50,14 @@ test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build,
 loom: $(VENV)/.made ## Try every interleaving of small models of the core
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
 	  LD_LIBRARY_PATH=$$($(BIN)/python tools/libpython.py) cargo test --profile checked --quiet --test loom
+
+soak: $(VENV)/.wheel ## Put hubs under load for as long as you like: SECONDS=600 SEED=7
+	@PYTHONPATH=tests $(BIN)/python -m soak \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.wheel $(VENV)/.fuzzers ## Look for calls that the API does not stand: SECONDS=300
+	@PYTHONPATH=tests $(BIN)/python -m fuzz \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.wheel $(VENV)/.benchers ## Measure what messages cost, and write docs/benchmarks.md
 	@tools/provide 'command -v valgrind' valgrind \
@@ -99,6 +110,10 @@ $(VENV)/.linters: $(VENV)/.made pyproject.toml
 
 $(VENV)/.benchers: $(VENV)/.made pyproject.toml
 	$(call PIP,$(VENV)) install --group bench
+	@touch $@
+
+$(VENV)/.fuzzers: $(VENV)/.made pyproject.toml
+	$(call PIP,$(VENV)) install --group fuzz
 	@touch $@
 
 $(ENVS)/flet-%/.packages: $(ENVS)/flet-%/.made pyproject.toml

@@ -10,7 +10,6 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
 
 use crate::delivery::event_loop::running;
-use crate::delivery::{Deliverer, Router, Trash};
 use crate::hub::PubSubHub;
 use crate::name::must_be;
 use crate::python;
@@ -70,12 +69,13 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
     }
 }
 
-/// Closes a hub, and waits for what is queued, except where that would be to wait for oneself.
+/// Closes a hub, and waits for what is queued, except where that would be to wait for oneself, or
+/// to stop an event loop.
 pub fn close(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
     static EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = hub.py();
     let closing = Closing::new(hub.clone());
-    if closing.is_done(py) || closing.is_own_doing(py)? {
+    if closing.is_done(py) || closing.would_block(py)? {
         return Ok(());
     }
     let event = EVENT.import(py, "threading", "Event")?.call0()?;
@@ -142,22 +142,12 @@ impl Closing {
         Self(hub.unbind())
     }
 
-    /// Whether this thread would wait for itself: it is inside one of the hub's handlers, or runs
-    /// an event loop that delivers.
-    fn is_own_doing(&self, py: Python<'_>) -> PyResult<bool> {
+    /// Whether this thread would wait for itself, as inside one of the hub's handlers, or would
+    /// keep an event loop from going on.
+    fn would_block(&self, py: Python<'_>) -> PyResult<bool> {
         let hub: *const PubSubHub = self.0.get();
-        if DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub)) == Ok(true) {
-            return Ok(true);
-        }
-        let Some(here) = running(py)? else {
-            return Ok(false);
-        };
-        let runs_here = |deliverer: &Deliverer| match deliverer {
-            Deliverer::Loop(lane) => lane.runs_on(&here),
-            _ => false,
-        };
-        let change = |router: &mut Router, _: &mut Trash| router.deliverers().any(runs_here);
-        Ok(self.0.get().change(py, change))
+        let delivers = DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub));
+        Ok(delivers == Ok(true) || running(py)?.is_some())
     }
 }
 

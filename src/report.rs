@@ -307,11 +307,18 @@ fn place(session_id: &Bound<'_, PyString>, topic: Option<&Py<PyString>>) -> Stri
     }
 }
 
+/// How much of a name the log shows: it may be as long as a book.
+const SHOWN: usize = 200;
+
 fn quoted(text: &Bound<'_, PyString>) -> String {
-    text.repr().map_or_else(
+    let repr = text.repr().map_or_else(
         |_| "?".to_owned(),
         |repr| repr.to_string_lossy().into_owned(),
-    )
+    );
+    match repr.char_indices().nth(SHOWN) {
+        None => repr,
+        Some((end, _)) => format!("{}...", &repr[..end]),
+    }
 }
 
 /// A callable's name, without trusting its `__repr__`.

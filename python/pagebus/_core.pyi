@@ -207,9 +207,9 @@ class PubSubHub:
         logged as an error. Handlers that are still running are not stopped. A closed hub lets all
         its handlers go once it has nothing left to deliver. Closing a closed hub only waits.
 
-        Where the caller would wait for itself, in one of the hub's handlers and on the thread of
-        an event loop that delivers, it returns at once, and what is queued is still delivered: on
-        an event loop, await :meth:`aclose`. ``with hub:`` closes it when the block ends.
+        In one of the hub's handlers, which would wait for itself, and on the thread of an event
+        loop that runs, it returns at once, and what is queued is still delivered: on an event
+        loop, await :meth:`aclose`. ``with hub:`` closes it when the block ends.
 
         Args:
             timeout: Seconds, or ``None`` for as long as it takes.
