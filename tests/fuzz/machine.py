@@ -446,9 +446,8 @@ OPERATIONS_BY_BYTE = (
 
 
 def _is_meant(problem: Any) -> bool:
-    # Where not even an error can be reported, the interpreter is told: of the end of a hostile
-    # value, and of an executor that takes no more workers.
-    return isinstance(problem.exc_value, Evil) or "after shutdown" in str(problem.exc_value)
+    # Where not even an error can be reported, the interpreter is told: of a hostile value's end.
+    return isinstance(problem.exc_value, Evil)
 
 
 def run(data: bytes) -> Machine:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from delivery_modes import Gate, Recorder, WatchedExecutor, numbers
+from delivery_modes import Gate, LoopThread, Recorder, WatchedExecutor, numbers
 from pagebus import PubSubHub
 
 SOON = 0.05
@@ -113,3 +113,23 @@ def test_an_executor_that_was_shut_down_by_a_handler_is_the_senders_error(log: A
     assert got == ["shut down"]
     assert (numbers(hub)["dropped"], numbers(hub)["pending"]) == (1, 0)
     log.take(1)
+
+
+def test_what_waited_for_an_awaitable_when_the_executor_was_shut_down_is_reported_once(log: Any):
+    thread, executor, gate = LoopThread(), WatchedExecutor(1), Gate()
+    hub = PubSubHub(thread.loop, executor)
+    hub.subscribe("ann", lambda message: gate.passed(message))
+    for message in range(10):
+        hub.send_all(message)
+    gate.arrivals.wait(1)
+    executor.wait_idle()
+    executor.shutdown()
+
+    # Whatever were raised here and had nobody to catch it would fail the test as a warning.
+    gate.open()
+    (record,) = log.take(1)
+    thread.spin()
+    thread.close()
+
+    assert "9 messages could not be delivered" in record.getMessage()
+    assert (numbers(hub)["dropped"], numbers(hub)["pending"]) == (9, 0)
