@@ -53,7 +53,7 @@ loom: $(VENV)/.made ## Try every interleaving of small models of the core
 
 soak: $(VENV)/.wheel ## Put hubs under load for as long as you like: SECONDS=600 SEED=7
 	@PYTHONPATH=tests $(BIN)/python -m soak \
-	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(PAGE),--page $(PAGE))
 
 fuzz: $(VENV)/.wheel $(VENV)/.fuzzers ## Look for calls that the API does not stand: SECONDS=300
 	@PYTHONPATH=tests $(BIN)/python -m fuzz \

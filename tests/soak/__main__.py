@@ -7,12 +7,14 @@ import faulthandler
 import gc
 import logging
 import os
+import platform
 import random
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
@@ -24,6 +26,9 @@ from soak.stage import WORKERS, Worker, loop_threads, stages
 
 EVERY = 5.0
 """Seconds between two lines of progress."""
+
+BEGIN, END = "<!-- measured: soak -->", "<!-- end -->"
+"""What stands before and after the table in the documentation."""
 
 GROWTH = 64
 """By how many MiB the process may grow once it is warm."""
@@ -168,6 +173,33 @@ class Soak:
             flush=True,
         )
 
+    def write(self, page: Path) -> None:
+        """Put the figures of the run into the table of a page of the documentation."""
+        seconds = round(time.monotonic() - self.begun)
+        rows = {
+            "command": f"`make soak SECONDS={seconds} SEED={self.seed}`",
+            "processor cores": f"{os.cpu_count()}",
+            "Python": platform.python_version(),
+            "hubs": ", ".join(stage.name for stage in self.stages),
+            "sending threads": f"{self.size.threads}",
+            "sessions at each hub": f"{self.size.sessions}",
+            "rounds": f"{self.turn:,}",
+            "sends": f"{self.count('published'):,}",
+            "subscriptions that came and went": f"{sum(w.joins for w in self.workers):,}",
+            "deliveries": f"{self.count('delivered'):,}",
+            "handlers that failed on purpose, all of them logged": f"{self.count('failed'):,}",
+            "messages lost, doubled or out of order": f"{len(self.faults)}",
+            "resident memory after the first round": f"{self.rss[0]} MiB",
+            "after a quarter of the time": f"{self.rss[len(self.rss) // 4]} MiB",
+            "at the end": f"{self.rss[-1]} MiB",
+        }
+        table = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+        text = page.read_text(encoding="utf-8")
+        head, _, rest = text.partition(BEGIN)
+        _, _, tail = rest.partition(END)
+        table = f"\n\n| | |\n| --- | --- |\n{table}\n"
+        page.write_text(f"{head}{BEGIN}{table}{END}{tail}", encoding="utf-8")
+
     def tell_plans(self, plans: list[list[Step]]) -> None:
         """Say what was done in the round that went wrong."""
         for thread, plan in enumerate(plans):
@@ -232,12 +264,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="what to do (default: something new)")
     parser.add_argument("--threads", type=int, default=8, help="how many send (default: 8)")
     parser.add_argument("--sessions", type=int, default=100, help="default: 100")
+    parser.add_argument("--page", type=Path, help="the page that gets the figures of a good run")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     size = Size(arguments.threads, arguments.sessions)
     print(f"seed {seed}, {size.threads} threads, {size.sessions} sessions at each hub", flush=True)
     soak = Soak(seed, size)
     fine = soak.run(arguments.seconds, arguments.rounds)
+    if fine and arguments.page:
+        soak.write(arguments.page)
     sys.exit(0 if fine else 1)
 
 
