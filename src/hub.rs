@@ -18,6 +18,7 @@ use crate::delivery::executor::ExecutorLane;
 use crate::delivery::handler::{Handler, Message};
 use crate::delivery::nudge::Nudge;
 use crate::delivery::{Deliverer, Router, Trash};
+use crate::fork::{self, Process};
 use crate::lock::lock;
 use crate::name;
 use crate::report;
@@ -34,6 +35,8 @@ pub const SYNC: LaneKey = 0;
 #[pyclass(frozen, module = "pagebus", weakref)]
 pub struct PubSubHub {
     router: Mutex<Router>,
+    /// The process whose messages the router holds.
+    process: Process,
     /// The loop that the hub was given.
     event_loop: Option<Arc<LoopLane>>,
     /// The executor that the hub was given.
@@ -55,10 +58,33 @@ impl PubSubHub {
         let mut trash = Trash::default();
         let result = {
             let mut router = lock(py, &self.router);
+            if !self.process.is_this() {
+                self.begin_anew(&mut router, &mut trash);
+            }
             change(&mut router, &mut trash)
         };
         trash.discard();
         result
+    }
+
+    /// Makes a child process's copy of a hub the child's own: what is queued is the parent's to
+    /// deliver, and nobody can come for it here.
+    #[cold]
+    fn begin_anew(&self, router: &mut Router, trash: &mut Trash) {
+        self.process.becomes_this();
+        router.renew(trash);
+        if let Some(executor) = &self.executor {
+            executor.forget_ready();
+        }
+        let lanes: Vec<_> = router.deliverers().cloned().collect();
+        for deliverer in lanes {
+            if let Deliverer::Loop(lane) = deliverer
+                && !lane.given
+                && lane.is_the_parents()
+            {
+                router.cut_off(lane.key, trash);
+            }
+        }
     }
 
     /// The loop that the hub was given.
@@ -211,7 +237,7 @@ impl PubSubHub {
         let executor = executor
             .map(|given| ExecutorLane::new(given, nudge))
             .transpose()?;
-        let executor = executor.map(Arc::new);
+        let executor = executor.map(fork::share);
         let workers = executor.as_ref().map_or(1, |executor| executor.workers);
         router.add_lane(true, workers, |_| {
             executor
@@ -221,7 +247,7 @@ impl PubSubHub {
         let event_loop = event_loop.map(|lane| {
             let mut kept = None;
             router.add_lane(true, 1, |key| {
-                let lane = Arc::new(lane.with_key(key));
+                let lane = fork::share(lane.with_key(key));
                 kept = Some(lane.clone());
                 Deliverer::Loop(lane)
             });
@@ -229,6 +255,7 @@ impl PubSubHub {
         });
         Ok(Self {
             router: Mutex::new(router),
+            process: Process::this(),
             event_loop: event_loop.flatten(),
             executor,
             counters: Counters::default(),

@@ -2,6 +2,7 @@
 
 pub mod core;
 mod delivery;
+mod fork;
 mod hub;
 mod lock;
 mod name;
@@ -43,7 +44,10 @@ mod _core {
         ] {
             module.py().import(name)?;
         }
-        module.py().import("pagebus._task").map(drop)
+        for name in ["pagebus._fork", "pagebus._task"] {
+            module.py().import(name)?;
+        }
+        super::fork::watch(module.py())
     }
 
     #[pymodule_export]

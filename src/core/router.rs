@@ -7,6 +7,7 @@
 //! wake-up is ever lost.
 
 mod mailboxes;
+mod renewal;
 mod workers;
 
 use std::collections::{HashMap, VecDeque};

@@ -190,6 +190,9 @@ impl Drain {
         duty.walking.store(true, Ordering::Release);
         let stop = self.walk(py, &duty);
         duty.walking.store(false, Ordering::Release);
+        if !duty.process.is_this() {
+            return Ok(None);
+        }
         match stop? {
             None => Ok(None),
             Some(stop) => self.stop(py, duty, stop),
@@ -200,7 +203,9 @@ impl Drain {
         let watch = Watch::new(self.lane.event_loop(py), &self.interest)?;
         let mut walk = Walk::new(py, duty, watch);
         let mut current = duty.take_current(py);
-        while let Some(fanout) = &current {
+        while let Some(fanout) = &current
+            && duty.process.is_this()
+        {
             let stop = walk.run(py, fanout);
             if stop.is_some() {
                 *duty.current.lock() = current;

@@ -10,6 +10,7 @@ use super::event_loop::LoopLane;
 use super::pace::Pace;
 use super::walk::{SLICE, STRIDE};
 use super::{Fanout, Router, Trash};
+use crate::fork::Process;
 use crate::hub::PubSubHub;
 use crate::python;
 use crate::report;
@@ -34,6 +35,8 @@ pub struct Duty {
     pub walking: AtomicBool,
     /// One drain task ended the turn: the others wait for the next one too.
     pub resting: AtomicBool,
+    /// The process whose duty it is: the copies that its children have are nobody's.
+    pub process: Process,
     done: AtomicBool,
     spares: AtomicUsize,
 }
@@ -48,14 +51,15 @@ impl Duty {
             pace: Mutex::new(None),
             walking: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            process: Process::this(),
             done: AtomicBool::new(false),
             spares: AtomicUsize::new(1),
         }
     }
 
-    /// Whether the log was found empty.
+    /// Whether the log was found empty, or is another process's.
     pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+        self.done.load(Ordering::Acquire) || !self.process.is_this()
     }
 
     /// Begins a turn.
@@ -101,7 +105,7 @@ impl Duty {
 
 impl Drop for Duty {
     fn drop(&mut self) {
-        if *self.done.get_mut() {
+        if self.is_done() {
             return;
         }
         python::in_drop(|py| {

@@ -1,6 +1,7 @@
 //! Delivery on an event loop: how sending threads wake it, and what it starts when woken.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -14,6 +15,7 @@ use super::drain::{self, Phase};
 use super::duty::Duty;
 use super::nudge::Nudge;
 use crate::core::LaneKey;
+use crate::fork::{Heir, Process};
 use crate::hub::PubSubHub;
 use crate::name::must_be;
 use crate::python::{self, Keyword};
@@ -30,6 +32,8 @@ pub struct LoopLane {
     /// `loop=` the event loop, `name=` one for all tasks: to make a name for each costs time.
     task_arguments: Py<PyDict>,
     nudge: Nudge,
+    /// The loop was running at a fork, in the parent of this process.
+    is_the_parents: AtomicBool,
 }
 
 impl LoopLane {
@@ -46,6 +50,7 @@ impl LoopLane {
             in_context: in_empty_context(py)?,
             task_arguments: task_arguments.unbind(),
             nudge: Nudge::new(event_loop)?,
+            is_the_parents: AtomicBool::new(false),
         })
     }
 
@@ -73,13 +78,25 @@ impl LoopLane {
         self.event_loop.is(event_loop)
     }
 
-    /// Whether the loop is closed.
-    pub fn is_closed(&self, py: Python<'_>) -> bool {
-        is_closed(self.event_loop.bind(py)).unwrap_or(true)
+    /// Whether the loop belongs to the parent of this process, where it was running: it cannot run
+    /// here.
+    pub fn is_the_parents(&self) -> bool {
+        self.is_the_parents.load(Ordering::Acquire)
     }
 
-    /// An error if the loop is closed.
+    /// Whether the loop is closed, or belongs to another process.
+    pub fn is_closed(&self, py: Python<'_>) -> bool {
+        self.is_the_parents() || is_closed(self.event_loop.bind(py)).unwrap_or(true)
+    }
+
+    /// An error if the loop is closed, or belongs to another process.
     pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_the_parents() {
+            return Err(PyRuntimeError::new_err(
+                "the hub's event loop was running when this process was forked, and does not run \
+                 here: make a hub with a loop of this process",
+            ));
+        }
         if is_closed(self.event_loop.bind(py))? {
             return Err(PyRuntimeError::new_err("the hub's event loop is closed"));
         }
@@ -98,14 +115,18 @@ impl LoopLane {
 
     /// Wakes the loop, if this thread is not the one that runs it.
     pub fn nudge_from_thread(&self, py: Python<'_>) {
-        if !self.is_running_here(py).unwrap_or(false) {
+        if !self.is_the_parents() && !self.is_running_here(py).unwrap_or(false) {
             self.nudge.nudge(py);
         }
     }
 
     /// Runs `phase` in a task of its own, soon, from whatever thread.
     pub fn start(self: &Arc<Self>, py: Python<'_>, phase: Phase) -> PyResult<()> {
+        if self.is_the_parents() {
+            return self.check_open(py);
+        }
         let starter = Starter {
+            process: Process::this(),
             lane: self.clone(),
             phase: Mutex::new(Some(phase)),
         };
@@ -138,6 +159,14 @@ impl LoopLane {
     }
 }
 
+impl Heir for LoopLane {
+    fn inherit(&self, py: Python<'_>) {
+        let is_running = is_running(self.event_loop.bind(py)).unwrap_or(false);
+        self.is_the_parents.fetch_or(is_running, Ordering::AcqRel);
+        self.nudge.inherit(is_running);
+    }
+}
+
 /// `context=` an empty one.
 pub fn in_empty_context(py: Python<'_>) -> PyResult<Keyword> {
     static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -155,6 +184,11 @@ pub fn running(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
 /// Whether an event loop is closed.
 pub fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     python::call_method(event_loop, intern!(event_loop.py(), "is_closed"), [], None)?.is_truthy()
+}
+
+/// Whether an event loop is running, on whatever thread.
+pub fn is_running(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    python::call_method(event_loop, intern!(event_loop.py(), "is_running"), [], None)?.is_truthy()
 }
 
 /// Makes the loop come for what is in its log. A loop that the hub was given and that is closed
@@ -178,6 +212,7 @@ pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
 /// A callback that makes a task on the loop's own thread.
 #[pyclass(frozen, module = "pagebus._core")]
 struct Starter {
+    process: Process,
     lane: Arc<LoopLane>,
     phase: Mutex<Option<Phase>>,
 }
@@ -186,6 +221,11 @@ struct Starter {
 impl Starter {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let phase = self.phase.lock().take();
-        phase.map_or(Ok(()), |phase| drain::spawn(py, &self.lane, phase))
+        match phase {
+            Some(phase) if self.process.is_this() => drain::spawn(py, &self.lane, phase),
+            // What a handler returned is awaited in the parent, and only there.
+            Some(Phase::Serving(serving)) => serving.close(py),
+            None | Some(Phase::Dispatching(_)) => Ok(()),
+        }
     }
 }

@@ -24,6 +24,7 @@ use super::pace::Pace;
 use super::{Envelope, Router, Subscription, Trash, call, finish};
 use crate::core::SessionKey;
 use crate::core::router::{self, NextCall, Ready};
+use crate::fork::{Heir, Inherited, Process};
 use crate::hub::{PubSubHub, SYNC};
 use crate::name::must_be;
 use crate::python;
@@ -51,7 +52,8 @@ static DEFAULT_WORKERS: Lazy<usize> = Lazy::new(|| {
 
 /// The hub's executor and its run queue.
 pub struct ExecutorLane {
-    executor: Py<PyAny>,
+    /// `None` where a child process cannot have one.
+    executor: Inherited<Option<Py<PyAny>>>,
     /// How many jobs the executor can run at once.
     pub workers: usize,
     nudge: Option<Nudge>,
@@ -79,7 +81,7 @@ impl ExecutorLane {
             .getattr(intern!(py, "_max_workers"))
             .and_then(|n| n.extract());
         let workers = workers.unwrap_or(*DEFAULT_WORKERS).max(1);
-        let executor = executor.clone().unbind();
+        let executor = Inherited::new(Some(executor.clone().unbind()));
         let lane = Self {
             executor,
             workers,
@@ -93,11 +95,25 @@ impl ExecutorLane {
 
     /// An error if the executor is shut down.
     pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        let shut_down = self.executor.bind(py).getattr(intern!(py, "_shutdown"));
-        if shut_down.and_then(|flag| flag.is_truthy()).unwrap_or(false) {
+        let is_shut_down = |executor: &Py<PyAny>| {
+            let flag = executor.bind(py).getattr(intern!(py, "_shutdown"));
+            flag.and_then(|flag| flag.is_truthy()).unwrap_or(false)
+        };
+        // Who shuts down the one that the hub was given means that of a child process, too.
+        if self.executor.iter().flatten().any(is_shut_down) {
             return Err(PyRuntimeError::new_err("the hub's executor is shut down"));
         }
-        Ok(())
+        self.executor(py).map(drop)
+    }
+
+    fn executor<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
+        let executor = self.executor.get().as_ref();
+        executor.map(|executor| executor.bind(py)).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "the threads of the hub's executor are in the process that forked this one: \
+                 make a hub with an executor of this process",
+            )
+        })
     }
 
     /// Starts a job for a worker that was entered. If the executor takes none, that is the
@@ -111,12 +127,16 @@ impl ExecutorLane {
 
     fn submit(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
         let py = hub.py();
-        let job = Bound::new(py, Job(Mutex::new(Some(hub.clone().unbind()))))?;
-        let executor = self.executor.bind(py);
+        let executor = self.executor(py)?;
+        let job = Job {
+            hub: Mutex::new(Some(hub.clone().unbind())),
+            process: Process::this(),
+        };
+        let job = Bound::new(py, job)?;
         let submitted = python::call_method(executor, intern!(py, "submit"), [job.as_any()], None);
         submitted.map(drop).inspect_err(|_| {
             // The worker's place stays with the caller.
-            let hub = job.get().0.lock().take();
+            let hub = job.get().hub.lock().take();
             drop(hub);
         })
     }
@@ -127,17 +147,46 @@ impl ExecutorLane {
         let _ = self.ready.0.send(ready);
     }
 
+    /// Forgets whatever was entered.
+    pub fn forget_ready(&self) {
+        while self.ready.1.try_recv().is_ok() {}
+    }
+
     fn has_ready(&self) -> bool {
         !self.ready.1.is_empty()
     }
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.executor)?;
+        for executor in self.executor.iter().flatten() {
+            visit.call(executor)?;
+        }
         self.nudge
             .as_ref()
             .map_or(Ok(()), |nudge| nudge.traverse(visit))
     }
+}
+
+impl Heir for ExecutorLane {
+    fn inherit(&self, py: Python<'_>) {
+        if let Some(executor) = self.executor.get() {
+            let heir = heir_of(executor.bind(py)).unwrap_or_else(|error| {
+                error.write_unraisable(py, Some(executor.bind(py)));
+                None
+            });
+            self.executor.replace(heir);
+        }
+        if let Some(nudge) = &self.nudge {
+            nudge.inherit(nudge.is_running(py));
+        }
+    }
+}
+
+/// What takes an executor's place in a child process, if anything can.
+fn heir_of(executor: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    let module = executor.py().import("pagebus._fork")?;
+    let heir = python::call(&module.getattr("heir_of")?, [executor])?;
+    Ok((!heir.is_none()).then(|| heir.unbind()))
 }
 
 fn is_process_pool(executor: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -151,23 +200,45 @@ fn is_process_pool(executor: &Bound<'_, PyAny>) -> PyResult<bool> {
 // ---- the job --------------------------------------------------------------------------------
 
 /// What the executor runs. Dropping one that never ran (the executor was shut down) reports what
-/// it would have delivered, unless another job will.
+/// it would have delivered, unless another job will. The copies that a child process has of its
+/// parent's do nothing.
 #[pyclass(frozen, module = "pagebus._core")]
-pub struct Job(Mutex<Option<Py<PubSubHub>>>);
+pub struct Job {
+    hub: Mutex<Option<Py<PubSubHub>>>,
+    process: Process,
+}
 
 #[pymethods]
 impl Job {
     fn __call__(&self, py: Python<'_>) {
-        let hub = self.0.lock().take();
-        if let Some(hub) = hub {
+        let hub = self.hub.lock().take();
+        if let Some(hub) = hub
+            && self.process.is_this()
+        {
             run(hub.bind(py));
         }
+    }
+
+    /// In a child process nobody takes a job out of the queue of the parent's executor, which the
+    /// hub keeps: only the collector can.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.hub.try_lock().as_deref() {
+            Some(Some(hub)) if !self.process.is_this() => visit.call(hub),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let hub = self.hub.try_lock().and_then(|mut hub| hub.take());
+        drop(hub);
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(hub) = self.0.get_mut().take() {
+        if let Some(hub) = self.hub.get_mut().take()
+            && self.process.is_this()
+        {
             python::in_drop(|py| {
                 lose_worker(hub.bind(py));
             });
@@ -210,6 +281,8 @@ struct Worker<'a, 'py> {
     calling: bool,
     /// The session that makes that call alone.
     claimed: Option<SessionKey>,
+    /// A handler can fork: the copy of the worker in the child has nothing more to do.
+    process: Process,
 }
 
 fn run(hub: &Bound<'_, PubSubHub>) {
@@ -221,6 +294,7 @@ fn run(hub: &Bound<'_, PubSubHub>) {
             pace: Pace::new(STRIDE),
             calling: false,
             claimed: None,
+            process: Process::this(),
         };
         worker.work();
     }
@@ -239,7 +313,7 @@ impl Source {
 
 impl Worker<'_, '_> {
     fn work(mut self) {
-        loop {
+        while self.process.is_this() {
             let ready = self.lane.ready.1.try_recv().ok();
             if let Some(ready) = ready {
                 self.serve(Source::Queue(ready));
@@ -258,8 +332,9 @@ impl Worker<'_, '_> {
 
     /// Changes the router, and enters before that that the last call is over, if there was one.
     fn change<T>(&mut self, change: impl FnOnce(&mut Router, &mut Trash) -> T) -> T {
-        let is_over = std::mem::take(&mut self.calling);
-        let (lane, claimed) = (self.lane, self.claimed.take());
+        let is_here = self.process.is_this();
+        let is_over = std::mem::take(&mut self.calling) && is_here;
+        let (lane, claimed) = (self.lane, self.claimed.take().filter(|_| is_here));
         self.hub.get().change(self.hub.py(), |router, trash| {
             if is_over {
                 router.returned(SYNC);
@@ -309,6 +384,9 @@ impl Worker<'_, '_> {
     fn serve(&mut self, source: Source) -> bool {
         let (began, most) = (self.pace.elapsed(), source.most());
         for made in 0..most {
+            if !self.process.is_this() {
+                return true;
+            }
             let Some(next) = self.next_call(source, made == 0) else {
                 return made > 0;
             };
@@ -317,7 +395,9 @@ impl Worker<'_, '_> {
                 break;
             }
         }
-        if let Source::Queue(Ready::Session(session)) = source {
+        if let Source::Queue(Ready::Session(session)) = source
+            && self.process.is_this()
+        {
             let lane = self.lane;
             self.change(|router, _| router.put_back(session, |ready| lane.ready(ready)));
         }

@@ -12,6 +12,7 @@ use super::drain::{self, Phase};
 use super::event_loop::LoopLane;
 use super::handler::{Kind, is_quit};
 use super::{Envelope, Router, Subscription};
+use crate::fork::Process;
 use crate::hub::{PubSubHub, SYNC};
 use crate::python;
 use crate::report;
@@ -38,6 +39,9 @@ pub struct Serving {
     /// The message.
     pub envelope: Option<Arc<Envelope>>,
     stage: Stage,
+    /// The process whose call it is. In the copies that its children have, nothing waits for its
+    /// end.
+    process: Process,
     /// The call was entered as under way, and has to be entered as over.
     entered: bool,
 }
@@ -76,6 +80,7 @@ impl Serving {
             subscription: subscription.clone(),
             envelope: Some(envelope.clone()),
             stage,
+            process: Process::this(),
             entered: false,
         }
     }
@@ -153,7 +158,7 @@ impl Serving {
         py: Python<'_>,
         next: impl FnOnce(&mut Router, &Subscription) -> (T, Option<u32>),
     ) -> PyResult<T> {
-        if !std::mem::take(&mut self.entered) {
+        if !std::mem::take(&mut self.entered) || !self.process.is_this() {
             return Ok(T::default());
         }
         if self.subscription.handler.kind == Kind::Sync {
@@ -263,6 +268,7 @@ impl Serving {
             subscription: self.subscription.clone(),
             envelope: None,
             stage: Stage::Next,
+            process: Process::this(),
             entered: std::mem::take(&mut self.entered),
         };
         self.lane.start(py, Phase::Serving(next))
@@ -272,7 +278,7 @@ impl Serving {
 impl Drop for Serving {
     /// A task was destroyed while its handler waited: the handler's other messages go on.
     fn drop(&mut self) {
-        if std::mem::take(&mut self.entered) {
+        if std::mem::take(&mut self.entered) && self.process.is_this() {
             python::in_drop(|py| {
                 if let Err(error) = self.abandoned(py) {
                     error.write_unraisable(py, None);
