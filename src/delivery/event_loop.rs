@@ -19,6 +19,7 @@ use crate::fork::{Heir, Process};
 use crate::hub::PubSubHub;
 use crate::name::must_be;
 use crate::python::{self, Keyword};
+use crate::report;
 
 /// An event loop that delivers to async handlers.
 pub struct LoopLane {
@@ -86,7 +87,10 @@ impl LoopLane {
 
     /// Whether the loop is closed, or belongs to another process.
     pub fn is_closed(&self, py: Python<'_>) -> bool {
-        self.is_the_parents() || is_closed(self.event_loop.bind(py)).unwrap_or(true)
+        let event_loop = self.event_loop.bind(py);
+        let (is_closed, outside) = python::insist(py, || is_closed(event_loop));
+        report::contained(py, outside, None);
+        self.is_the_parents() || is_closed.unwrap_or(true)
     }
 
     /// An error if the loop is closed, or belongs to another process.
@@ -113,6 +117,15 @@ impl LoopLane {
         self.task_arguments.bind(py)
     }
 
+    /// Why nothing is delivered by a lane that is closed.
+    pub fn why_closed(&self) -> &'static str {
+        if self.is_the_parents() {
+            "the event loop does not run in this process"
+        } else {
+            "the event loop is closed"
+        }
+    }
+
     /// Wakes the loop, if this thread is not the one that runs it.
     pub fn nudge_from_thread(&self, py: Python<'_>) {
         if !self.is_the_parents() && !self.is_running_here(py).unwrap_or(false) {
@@ -137,13 +150,11 @@ impl LoopLane {
         };
         let starter = Bound::new(py, starter)?;
         let event_loop = self.event_loop.bind(py);
-        python::call_method(
-            event_loop,
-            schedule,
-            [starter.as_any()],
-            Some(&self.in_context),
-        )?;
-        Ok(())
+        // Scheduled twice, it starts once; scheduled, but the loop not woken, it would never start.
+        python::insist_then_raise(py, || {
+            let arguments = [starter.as_any()];
+            python::call_method(event_loop, schedule, arguments, Some(&self.in_context)).map(drop)
+        })
     }
 
     fn is_running_here(&self, py: Python<'_>) -> PyResult<bool> {
@@ -195,7 +206,7 @@ pub fn is_running(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// is the sender's error; the subscribers of any other closed loop are cut off.
 pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let py = hub.py();
-    let duty = Arc::new(Duty::new(hub.clone().unbind(), lane.clone()));
+    let duty = Arc::new(Duty::new(hub.clone().unbind(), lane.clone(), None));
     let Err(error) = lane.start(py, Phase::Dispatching(duty)) else {
         return Ok(());
     };

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::drain::Phase;
 use super::event_loop::{self, LoopLane};
+use super::handler::is_quit;
 use super::serving::Serving;
 use super::signature::is_awaitable;
 use super::{Envelope, Subscription};
@@ -15,16 +16,20 @@ use crate::hub::PubSubHub;
 use crate::report;
 
 /// Awaits on a loop what a handler returned, if that can be awaited. Until it is done, the
-/// handler is busy. Tells whether there is anything to wait for.
+/// handler is busy. Tells whether there is anything to wait for. Fails only with what is meant for
+/// the process.
 pub fn on_loop(
     hub: &Bound<'_, PubSubHub>,
     subscription: &Arc<Subscription>,
     envelope: &Arc<Envelope>,
     value: &Bound<'_, PyAny>,
-) -> bool {
-    try_on_loop(hub, subscription, envelope, value).unwrap_or_else(|error| {
+) -> PyResult<bool> {
+    try_on_loop(hub, subscription, envelope, value).or_else(|error| {
+        if is_quit(hub.py(), &error) {
+            return Err(error);
+        }
         report::failure(hub, subscription, envelope, error);
-        false
+        Ok(false)
     })
 }
 
@@ -50,7 +55,12 @@ fn try_on_loop(
     let returned = (value.clone().unbind(), context.unbind());
     let mut serving = Serving::returned(hub, lane.clone(), (subscription, envelope), returned);
     serving.enter(py);
-    lane.start(py, Phase::Serving(serving)).map(|()| true)
+    match lane.start(py, Phase::Serving(serving)) {
+        // Ctrl-C came in the middle: the loop has it all the same, and the program gets to know.
+        Err(error) if is_quit(py, &error) => report::contained(py, Err(error), None),
+        result => result?,
+    }
+    Ok(true)
 }
 
 fn open_lane(hub: &Bound<'_, PubSubHub>, subscription: &Subscription) -> PyResult<Arc<LoopLane>> {

@@ -143,7 +143,7 @@ fn settle<'py>(
 ) -> PyResult<bool> {
     match result {
         Ok(None) => Ok(false),
-        Ok(Some(value)) => Ok(finish::on_loop(hub, subscription, envelope, &value)),
+        Ok(Some(value)) => finish::on_loop(hub, subscription, envelope, &value),
         Err(error) if is_quit(hub.py(), &error) => Err(error),
         Err(error) => {
             report::failure(hub, subscription, envelope, error);

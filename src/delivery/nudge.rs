@@ -224,8 +224,10 @@ impl Nudged {
 
     fn schedule(&self, own: &Bound<'_, Self>, method: &Bound<'_, PyString>) -> PyResult<()> {
         let event_loop = self.event_loop.bind(own.py());
-        let in_context = Some(&self.in_context);
-        python::call_method(event_loop, method, [own.as_any()], in_context).map(drop)
+        python::insist_then_raise(own.py(), || {
+            let in_context = Some(&self.in_context);
+            python::call_method(event_loop, method, [own.as_any()], in_context).map(drop)
+        })
     }
 
     /// Enters that the loop is here; `false` if it has to come once more, because what workers

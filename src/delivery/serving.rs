@@ -250,11 +250,11 @@ impl Serving {
             count += 1;
         }
         hub.get().counters.add_dropped(count);
-        report::undeliverable(hub, count, "the event loop is closed");
+        report::undeliverable(hub, count, self.lane.why_closed());
     }
 
     fn abandoned(&mut self, py: Python<'_>) -> PyResult<()> {
-        if self.lane.check_open(py).is_err() {
+        if self.lane.is_closed(py) {
             self.give_up(py);
             return Ok(());
         }
@@ -280,9 +280,8 @@ impl Drop for Serving {
     fn drop(&mut self) {
         if std::mem::take(&mut self.entered) && self.process.is_this() {
             python::in_drop(|py| {
-                if let Err(error) = self.abandoned(py) {
-                    error.write_unraisable(py, None);
-                }
+                let passed_on = self.abandoned(py);
+                report::contained(py, passed_on, None);
             });
         }
     }
