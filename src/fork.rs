@@ -66,11 +66,6 @@ impl<T> Inherited<T> {
         let _ = self.last().next.set(Box::new(Self::new(value)));
     }
 
-    /// The values of this process and its ancestors.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        std::iter::successors(Some(self), |link| link.next.get()).map(|link| &link.value)
-    }
-
     #[inline]
     fn last(&self) -> &Self {
         let mut link = self;

@@ -24,7 +24,7 @@ use super::pace::Pace;
 use super::{Envelope, Router, Subscription, Trash, call, finish};
 use crate::core::SessionKey;
 use crate::core::router::{self, NextCall, Ready};
-use crate::fork::{Heir, Inherited, Process};
+use crate::fork::{Heir, Process};
 use crate::hub::{PubSubHub, SYNC};
 use crate::name::must_be;
 use crate::python;
@@ -53,7 +53,7 @@ static DEFAULT_WORKERS: Lazy<usize> = Lazy::new(|| {
 /// The hub's executor and its run queue.
 pub struct ExecutorLane {
     /// `None` where a child process cannot have one.
-    executor: Inherited<Option<Py<PyAny>>>,
+    executor: Mutex<Option<Py<PyAny>>>,
     /// How many jobs the executor can run at once.
     pub workers: usize,
     nudge: Option<Nudge>,
@@ -81,7 +81,7 @@ impl ExecutorLane {
             .getattr(intern!(py, "_max_workers"))
             .and_then(|n| n.extract());
         let workers = workers.unwrap_or(*DEFAULT_WORKERS).max(1);
-        let executor = Inherited::new(Some(executor.clone().unbind()));
+        let executor = Mutex::new(Some(executor.clone().unbind()));
         let lane = Self {
             executor,
             workers,
@@ -95,20 +95,19 @@ impl ExecutorLane {
 
     /// An error if the executor is shut down.
     pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        let is_shut_down = |executor: &Py<PyAny>| {
-            let flag = executor.bind(py).getattr(intern!(py, "_shutdown"));
-            flag.and_then(|flag| flag.is_truthy()).unwrap_or(false)
-        };
-        // Who shuts down the one that the hub was given means that of a child process, too.
-        if self.executor.iter().flatten().any(is_shut_down) {
+        let flag = self.executor(py)?.getattr(intern!(py, "_shutdown"));
+        if flag.and_then(|flag| flag.is_truthy()).unwrap_or(false) {
             return Err(PyRuntimeError::new_err("the hub's executor is shut down"));
         }
-        self.executor(py).map(drop)
+        Ok(())
     }
 
-    fn executor<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
-        let executor = self.executor.get().as_ref();
-        executor.map(|executor| executor.bind(py)).ok_or_else(|| {
+    fn executor<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let executor = self.executor.lock();
+        let executor = executor
+            .as_ref()
+            .map(|executor| executor.bind(py).to_owned());
+        executor.ok_or_else(|| {
             PyRuntimeError::new_err(
                 "the threads of the hub's executor are in the process that forked this one: \
                  make a hub with an executor of this process",
@@ -133,7 +132,7 @@ impl ExecutorLane {
             process: Process::this(),
         };
         let job = Bound::new(py, job)?;
-        let submitted = python::call_method(executor, intern!(py, "submit"), [job.as_any()], None);
+        let submitted = python::call_method(&executor, intern!(py, "submit"), [job.as_any()], None);
         submitted.map(drop).inspect_err(|_| {
             // The worker's place stays with the caller.
             let hub = job.get().hub.lock().take();
@@ -158,8 +157,8 @@ impl ExecutorLane {
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for executor in self.executor.iter().flatten() {
-            visit.call(executor)?;
+        if let Some(executor) = self.executor.try_lock() {
+            visit.call(&*executor)?;
         }
         self.nudge
             .as_ref()
@@ -169,12 +168,14 @@ impl ExecutorLane {
 
 impl Heir for ExecutorLane {
     fn inherit(&self, py: Python<'_>) {
-        if let Some(executor) = self.executor.get() {
-            let heir = heir_of(executor.bind(py)).unwrap_or_else(|error| {
-                error.write_unraisable(py, Some(executor.bind(py)));
+        if let Ok(executor) = self.executor(py) {
+            let heir = heir_of(&executor).unwrap_or_else(|error| {
+                error.write_unraisable(py, Some(&executor));
                 None
             });
-            self.executor.replace(heir);
+            // The parent's is let go of: nobody empties its queue here, and that refers to the hub.
+            let before = std::mem::replace(&mut *self.executor.lock(), heir);
+            drop(before);
         }
         if let Some(nudge) = &self.nudge {
             nudge.inherit(nudge.is_running(py));
@@ -217,20 +218,6 @@ impl Job {
         {
             run(hub.bind(py));
         }
-    }
-
-    /// In a child process nobody takes a job out of the queue of the parent's executor, which the
-    /// hub keeps: only the collector can.
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.hub.try_lock().as_deref() {
-            Some(Some(hub)) if !self.process.is_this() => visit.call(hub),
-            _ => Ok(()),
-        }
-    }
-
-    fn __clear__(&self) {
-        let hub = self.hub.try_lock().and_then(|mut hub| hub.take());
-        drop(hub);
     }
 }
 
@@ -473,7 +460,9 @@ impl Worker<'_, '_> {
             Ok(None) => return,
             Ok(Some(value)) if value.is_none() => {}
             Ok(Some(value)) => {
-                finish::on_loop(hub, subscription, envelope, &value);
+                if let Err(error) = finish::on_loop(hub, subscription, envelope, &value) {
+                    report::failure(hub, subscription, envelope, error);
+                }
             }
             Err(error) => report::failure(hub, subscription, envelope, error),
         }
