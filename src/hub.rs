@@ -7,7 +7,6 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
-use triomphe::Arc;
 
 use crate::close::{self, TIMEOUT, Timeout, Watchers};
 use crate::core::backlog::OverflowPolicy;
@@ -20,6 +19,7 @@ use crate::delivery::executor::ExecutorLane;
 use crate::delivery::handler::{Handler, Message};
 use crate::delivery::nudge::Nudge;
 use crate::delivery::{Deliverer, Router, Trash};
+use crate::fork::{self, Process, Shared};
 use crate::lock::lock;
 use crate::name;
 use crate::report;
@@ -36,10 +36,12 @@ pub const SYNC: LaneKey = 0;
 #[pyclass(frozen, module = "pagebus", weakref)]
 pub struct PubSubHub {
     router: Mutex<Router>,
+    /// The process whose messages the router holds.
+    process: Process,
     /// The loop that the hub was given.
-    event_loop: Option<Arc<LoopLane>>,
+    event_loop: Option<Shared<LoopLane>>,
     /// The executor that the hub was given.
-    executor: Option<Arc<ExecutorLane>>,
+    executor: Option<Shared<ExecutorLane>>,
     pub(crate) counters: Counters,
     on_error: Option<Py<PyAny>>,
     on_overflow: Option<Py<PyAny>>,
@@ -60,6 +62,9 @@ impl PubSubHub {
         let mut trash = Trash::default();
         let (result, finished) = {
             let mut router = lock(py, &self.router);
+            if !self.process.is_this() {
+                self.begin_anew(&mut router, &mut trash);
+            }
             let was_finished = router.is_finished();
             let result = change(&mut router, &mut trash);
             let closes = router.is_closed() && !was_finished;
@@ -84,13 +89,33 @@ impl PubSubHub {
         watchers.tell(py);
     }
 
+    /// Makes a child process's copy of a hub the child's own: what is queued is the parent's to
+    /// deliver, and nobody can come for it here.
+    #[cold]
+    fn begin_anew(&self, router: &mut Router, trash: &mut Trash) {
+        self.process.becomes_this();
+        router.renew(trash);
+        if let Some(executor) = &self.executor {
+            executor.forget_ready();
+        }
+        let lanes: Vec<_> = router.deliverers().cloned().collect();
+        for deliverer in lanes {
+            if let Deliverer::Loop(lane) = deliverer
+                && !lane.given
+                && lane.is_the_parents()
+            {
+                router.cut_off(lane.key, trash);
+            }
+        }
+    }
+
     /// The loop that the hub was given.
-    pub fn event_loop(&self) -> Option<&Arc<LoopLane>> {
+    pub fn event_loop(&self) -> Option<&Shared<LoopLane>> {
         self.event_loop.as_ref()
     }
 
     /// The executor that the hub was given.
-    pub fn executor(&self) -> Option<&Arc<ExecutorLane>> {
+    pub fn executor(&self) -> Option<&Shared<ExecutorLane>> {
         self.executor.as_ref()
     }
 
@@ -185,9 +210,9 @@ impl PubSubHub {
     }
 
     /// Ends the subscriptions that a loop serves: it is closed.
-    pub fn cut_off(&self, py: Python<'_>, lane: &Arc<LoopLane>) {
+    pub fn cut_off(&self, py: Python<'_>, lane: &Shared<LoopLane>) {
         self.change(py, |router, trash| match router.deliverer(lane.key) {
-            Some(Deliverer::Loop(there)) if Arc::ptr_eq(there, lane) => {
+            Some(Deliverer::Loop(there)) if Shared::ptr_eq(there, lane) => {
                 router.cut_off(lane.key, trash);
             }
             _ => {}
@@ -269,7 +294,7 @@ impl PubSubHub {
         let executor = executor
             .map(|given| ExecutorLane::new(given, nudge))
             .transpose()?;
-        let executor = executor.map(Arc::new);
+        let executor = executor.map(fork::share);
         let workers = executor.as_ref().map_or(1, |executor| executor.workers);
         router.add_lane(true, workers, |_| {
             executor
@@ -279,7 +304,7 @@ impl PubSubHub {
         let event_loop = event_loop.map(|lane| {
             let mut kept = None;
             router.add_lane(true, 1, |key| {
-                let lane = Arc::new(lane.with_key(key));
+                let lane = fork::share(lane.with_key(key));
                 kept = Some(lane.clone());
                 Deliverer::Loop(lane)
             });
@@ -287,6 +312,7 @@ impl PubSubHub {
         });
         Ok(Self {
             router: Mutex::new(router),
+            process: Process::this(),
             event_loop: event_loop.flatten(),
             executor,
             counters: Counters::default(),

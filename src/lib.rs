@@ -3,6 +3,7 @@
 mod close;
 pub mod core;
 mod delivery;
+mod fork;
 mod hub;
 mod lock;
 mod name;
@@ -45,10 +46,10 @@ mod _core {
         ] {
             module.py().import(name)?;
         }
-        for name in ["pagebus._closing", "pagebus._task"] {
+        for name in ["pagebus._closing", "pagebus._fork", "pagebus._task"] {
             module.py().import(name)?;
         }
-        Ok(())
+        super::fork::watch(module.py())
     }
 
     #[pymodule_export]

@@ -7,8 +7,11 @@
 
 use std::ffi::c_int;
 use std::hint::black_box;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::ptr;
 
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -29,6 +32,8 @@ type VectorcallDict = unsafe extern "C-unwind" fn(
     nargsf: usize,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
+
+type DecRef = unsafe extern "C-unwind" fn(object: *mut ffi::PyObject);
 
 type RestoreThread = unsafe extern "C-unwind" fn(state: *mut ffi::PyThreadState);
 
@@ -55,6 +60,7 @@ unsafe extern "C-unwind" {
         nargsf: usize,
         names: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject;
+    fn Py_DecRef(object: *mut ffi::PyObject);
     fn PyEval_RestoreThread(state: *mut ffi::PyThreadState);
     fn PyIter_Send(
         iterator: *mut ffi::PyObject,
@@ -105,6 +111,80 @@ impl Raised {
             Self
         })
     }
+}
+
+/// A reference to somebody's object, whose `__del__` runs when this is the last one.
+pub struct Held(ManuallyDrop<Py<PyAny>>);
+
+impl Held {
+    /// Holds on to an object.
+    pub fn new(object: &Bound<'_, PyAny>) -> Self {
+        Self(ManuallyDrop::new(object.clone().unbind()))
+    }
+}
+
+impl Deref for Held {
+    type Target = Py<PyAny>;
+
+    #[inline]
+    fn deref(&self) -> &Py<PyAny> {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: it is not used again.
+        let object = unsafe { ManuallyDrop::take(&mut self.0) };
+        // SAFETY: the object is alive; this only reads a number.
+        if unsafe { ffi::Py_REFCNT(object.as_ptr()) } == 1 {
+            let_go(object);
+        }
+    }
+}
+
+#[cold]
+fn let_go(object: Py<PyAny>) {
+    let mut object = Some(object);
+    Python::try_attach(|_| {
+        let decref = black_box(Py_DecRef as DecRef);
+        if let Some(object) = object.take() {
+            // SAFETY: attached; the reference is given up.
+            guarded(|| unsafe { decref(object.into_ptr()) });
+        }
+    });
+}
+
+/// How often code is run again that something stopped from outside.
+const ATTEMPTS: usize = 16;
+
+/// Runs `code` again when it raises what is not its own: the handler of a signal can raise in any
+/// Python function, `KeyboardInterrupt` for one, at a moment when nobody is told yet of work that
+/// was entered, or everybody is already. `code` must be such that once more does no harm. The
+/// second value is what came from outside.
+pub fn insist<T>(
+    py: Python<'_>,
+    mut code: impl FnMut() -> PyResult<T>,
+) -> (PyResult<T>, PyResult<()>) {
+    let mut outside = Ok(());
+    for _ in 1..ATTEMPTS {
+        match code() {
+            Err(error) if is_from_outside(py, &error) => outside = Err(error),
+            result => return (result, outside),
+        }
+    }
+    (code(), outside)
+}
+
+/// [`insist`], where what came from outside is more urgent than the result.
+pub fn insist_then_raise<T>(py: Python<'_>, code: impl FnMut() -> PyResult<T>) -> PyResult<T> {
+    let (result, outside) = insist(py, code);
+    outside.and(result)
+}
+
+fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py)
 }
 
 /// How many references there are to an object.

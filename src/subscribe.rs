@@ -13,6 +13,7 @@ use crate::delivery::event_loop::{self, LoopLane};
 use crate::delivery::handler::{Handler, Kind};
 use crate::delivery::signature;
 use crate::delivery::{Deliverer, Router, Subscription};
+use crate::fork;
 use crate::hub::{HubClosed, PubSubHub, SYNC};
 use crate::name;
 use crate::subscription::Subscription as Handle;
@@ -220,7 +221,7 @@ impl Wanted<'_> {
                 let mut place = SYNC;
                 router.add_lane(false, 1, |key| {
                     place = key;
-                    Deliverer::Loop(Arc::new(lane.with_key(key)))
+                    Deliverer::Loop(fork::share(lane.with_key(key)))
                 });
                 Ok(place)
             }

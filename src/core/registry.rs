@@ -306,6 +306,14 @@ impl<H, M> Registry<H, M> {
         count
     }
 
+    /// Enters that no subscription is busy, and that no burst of losses goes on.
+    pub fn settle(&self) {
+        for (_, group) in &self.groups {
+            group.share.end_burst();
+            group.roster.iter().for_each(|s| s.settle());
+        }
+    }
+
     /// Forgets a session that nothing needs any more.
     pub fn release_session(&mut self, session: SessionKey) {
         let Some(owner) = self.sessions.get(session as usize) else {

@@ -7,6 +7,7 @@
 //! wake-up is ever lost.
 
 mod mailboxes;
+mod renewal;
 mod workers;
 
 use std::collections::{HashMap, VecDeque};
@@ -511,10 +512,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
     }
 
-    /// Puts the lane to sleep in the middle of a message; the next deliverer goes on with it.
+    /// Puts the lane to sleep, perhaps in the middle of a message; the next deliverer goes on with
+    /// it.
     pub fn interrupt(&mut self, lane: LaneKey, fanout: Option<Fanout<H, M>>) {
         if let Some(lane) = self.lanes.get_mut(lane as usize) {
-            lane.interrupted = fanout;
+            if fanout.is_some() {
+                lane.interrupted = fanout;
+            }
             lane.awake = 0;
         }
     }

@@ -148,6 +148,15 @@ impl<H> Subscription<H> {
         self.set_under_way(|count| count.saturating_sub(1), limit);
     }
 
+    /// Enters that no call goes on, and that no burst of losses does.
+    pub(super) fn settle(&self) {
+        if let Some(load) = self.load.get() {
+            load.under_way.store(0, Ordering::Relaxed);
+            load.share.end_burst();
+        }
+        self.state.fetch_and(!BUSY, Ordering::AcqRel);
+    }
+
     fn set_under_way(&self, change: impl Fn(u32) -> u32, limit: u32) {
         let under_way = &self.load().under_way;
         let count = change(under_way.load(Ordering::Relaxed));

@@ -26,6 +26,12 @@ pub trait Site {
     /// A deliverer.
     type Deliverer: Clone;
 
+    /// Whether the worker is still in the process that it began in: a handler can fork, and then
+    /// the worker's copy in the child has nothing more to do.
+    fn is_here(&self) -> bool {
+        true
+    }
+
     /// Runs `change` on the router with the lock held, and drops what it let go of afterwards.
     fn change<T>(
         &self,
@@ -106,7 +112,7 @@ impl<S: Site> Worker<S> {
 
     /// Delivers until it is dismissed, or another job has taken its place.
     pub fn work(mut self) {
-        loop {
+        while self.site.is_here() {
             let ready = self.site.take_ready();
             if let Some(ready) = ready {
                 self.serve(Source::Queue(ready));
@@ -132,8 +138,10 @@ impl<S: Site> Worker<S> {
             &mut Trash<S::Handler, S::Message, S::Deliverer>,
         ) -> T,
     ) -> T {
-        let is_over = std::mem::take(&mut self.calling);
-        let (site, lane, claimed) = (&self.site, self.lane, self.claimed.take());
+        let is_here = self.site.is_here();
+        let is_over = std::mem::take(&mut self.calling) && is_here;
+        let claimed = self.claimed.take().filter(|_| is_here);
+        let (site, lane) = (&self.site, self.lane);
         site.change(|router, trash| {
             if is_over {
                 router.returned(lane);
@@ -174,6 +182,9 @@ impl<S: Site> Worker<S> {
     fn serve(&mut self, source: Source) -> bool {
         let (began, most) = (self.site.elapsed(), source.most());
         for made in 0..most {
+            if !self.site.is_here() {
+                return true;
+            }
             let Some(next) = self.next_call(source, made == 0) else {
                 return made > 0;
             };
@@ -182,7 +193,9 @@ impl<S: Site> Worker<S> {
                 break;
             }
         }
-        if let Source::Queue(Ready::Session(session)) = source {
+        if let Source::Queue(Ready::Session(session)) = source
+            && self.site.is_here()
+        {
             self.change(|site, router, _| {
                 router.put_back(session, |ready| site.enter_ready(ready));
             });

@@ -23,6 +23,7 @@ use super::pace::Pace;
 use super::serving::Serving;
 use super::walk::{SLICE, STRIDE, Stop, Walk};
 use super::watch::{Interest, Watch};
+use crate::fork::Shared;
 use crate::python;
 use crate::report;
 
@@ -37,7 +38,7 @@ pub enum Phase {
 /// The coroutine of a drain task.
 #[pyclass(frozen, module = "pagebus._core", weakref)]
 pub struct Drain {
-    lane: Arc<LoopLane>,
+    lane: Shared<LoopLane>,
     phase: Mutex<Option<Phase>>,
     interest: Interest,
     /// The task ended a turn, and begins the next one.
@@ -45,26 +46,33 @@ pub struct Drain {
 }
 
 /// Makes a task for `phase`; on the loop's own thread.
-pub fn spawn(py: Python<'_>, lane: &Arc<LoopLane>, phase: Phase) -> PyResult<()> {
+pub fn spawn(py: Python<'_>, lane: &Shared<LoopLane>, phase: Phase) -> PyResult<()> {
+    let mut phase = Some(phase);
+    python::insist_then_raise(py, || try_spawn(py, lane, &mut phase))
+}
+
+/// Leaves the phase where it was if it fails. The task may be there all the same: it has nothing
+/// to do then.
+fn try_spawn(py: Python<'_>, lane: &Shared<LoopLane>, phase: &mut Option<Phase>) -> PyResult<()> {
     static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let task = TASK.import(py, "pagebus._task", "HandlerTask")?;
     let drain = Drain {
         lane: lane.clone(),
-        phase: Mutex::new(Some(phase)),
+        phase: Mutex::new(phase.take()),
         interest: Interest::default(),
         rests: AtomicBool::new(false),
     };
     let drain = Bound::new(py, drain)?;
-    let task = python::call_with(task, [drain.as_any()], Some(lane.task_arguments(py)))?;
+    let made = python::call_with(task, [drain.as_any()], Some(lane.task_arguments(py)));
+    let task = made.inspect_err(|_| *phase = drain.get().phase.lock().take())?;
     drain.get().interest.begin(&task);
     Ok(())
 }
 
 /// [`spawn`] where there is nobody to tell of a failure.
-pub fn respawn(py: Python<'_>, lane: &Arc<LoopLane>, phase: Phase) {
-    if let Err(error) = spawn(py, lane, phase) {
-        error.write_unraisable(py, None);
-    }
+pub fn respawn(py: Python<'_>, lane: &Shared<LoopLane>, phase: Phase) {
+    let spawned = spawn(py, lane, phase);
+    report::contained(py, spawned, None);
 }
 
 /// What a step yields; `None` is the end.
@@ -143,11 +151,28 @@ impl Drain {
 
     fn __clear__(&self) {
         let phase = self.phase.try_lock().and_then(|mut phase| phase.take());
-        drop(phase);
+        self.lose(phase);
+    }
+}
+
+impl Drop for Drain {
+    /// The loop may have lost the task at the end of a turn, and others wait for the next one.
+    fn drop(&mut self) {
+        let phase = self.phase.get_mut().take();
+        self.lose(phase);
     }
 }
 
 impl Drain {
+    fn lose(&self, phase: Option<Phase>) {
+        if let Some(Phase::Dispatching(duty)) = &phase
+            && self.rests.swap(false, Ordering::AcqRel)
+        {
+            duty.begin_turn();
+        }
+        drop(phase);
+    }
+
     fn step(&self, py: Python<'_>, thrown: Option<PyErr>) -> Step {
         let phase = self.phase.lock().take();
         match phase {
@@ -187,28 +212,39 @@ impl Drain {
         {
             return Ok(Some(self.rest(py, duty)));
         }
+        let watch = match Watch::new(self.lane.event_loop(py), &self.interest) {
+            Ok(watch) => watch,
+            Err(error) => {
+                self.succeed(py, duty);
+                return Err(error);
+            }
+        };
         duty.walking.store(true, Ordering::Release);
-        let stop = self.walk(py, &duty);
+        let stop = Self::walk(py, &duty, watch);
         duty.walking.store(false, Ordering::Release);
-        match stop? {
+        if !duty.process.is_this() {
+            return Ok(None);
+        }
+        match stop {
             None => Ok(None),
             Some(stop) => self.stop(py, duty, stop),
         }
     }
 
-    fn walk(&self, py: Python<'_>, duty: &Duty) -> PyResult<Option<Stop>> {
-        let watch = Watch::new(self.lane.event_loop(py), &self.interest)?;
+    fn walk<'py>(py: Python<'py>, duty: &Duty, watch: Watch<'_, 'py>) -> Option<Stop> {
         let mut walk = Walk::new(py, duty, watch);
         let mut current = duty.take_current(py);
-        while let Some(fanout) = &current {
+        while let Some(fanout) = &current
+            && duty.process.is_this()
+        {
             let stop = walk.run(py, fanout);
             if stop.is_some() {
                 *duty.current.lock() = current;
-                return Ok(stop);
+                return stop;
             }
             current = duty.next_fanout(py);
         }
-        Ok(None)
+        None
     }
 
     /// Ends the turn: the loop comes back to this task first.
@@ -263,7 +299,13 @@ impl Drain {
             respawn(py, &self.lane, Phase::Serving(serving));
             return Err(error);
         } else {
-            Some(Watch::new(self.lane.event_loop(py), &self.interest)?)
+            match Watch::new(self.lane.event_loop(py), &self.interest) {
+                Ok(watch) => Some(watch),
+                Err(error) => {
+                    respawn(py, &self.lane, Phase::Serving(serving));
+                    return Err(error);
+                }
+            }
         };
         let is_owned = || watch.as_ref().is_none_or(Watch::is_owned);
         let (mut owned, mut pace) = (watch.is_none(), None);

@@ -6,10 +6,12 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use triomphe::Arc;
 
+use super::drain::Phase;
 use super::event_loop::LoopLane;
 use super::pace::Pace;
 use super::walk::{SLICE, STRIDE};
 use super::{Fanout, Router, Trash};
+use crate::fork::{Process, Shared};
 use crate::hub::PubSubHub;
 use crate::python;
 use crate::report;
@@ -18,13 +20,13 @@ use crate::report;
 const SPARES: usize = 64;
 
 /// A duty, from the wake-up of a lane until a drain task finds its log empty. Drain tasks share
-/// it. If the last of them goes before that, because the loop was closed, what is left is
-/// reported.
+/// it. If the last of them goes before that, another one takes what is left, or it is reported:
+/// because the loop was closed.
 pub struct Duty {
     /// The hub, which stays alive as long as it has something to deliver.
     pub hub: Py<PubSubHub>,
     /// The loop.
-    pub lane: Arc<LoopLane>,
+    pub lane: Shared<LoopLane>,
     /// The message that the drain tasks are in the middle of.
     pub current: Mutex<Option<Fanout>>,
     /// The drain tasks' turn of the loop, which they share.
@@ -34,28 +36,34 @@ pub struct Duty {
     pub walking: AtomicBool,
     /// One drain task ended the turn: the others wait for the next one too.
     pub resting: AtomicBool,
+    /// The process whose duty it is: the copies that its children have are nobody's.
+    pub process: Process,
     done: AtomicBool,
     spares: AtomicUsize,
+    /// It was taken over from one that was lost before it began.
+    was_passed_on: bool,
 }
 
 impl Duty {
-    /// The duty of a lane that was just woken.
-    pub fn new(hub: Py<PubSubHub>, lane: Arc<LoopLane>) -> Self {
+    /// The duty of a lane that was just woken, and may be in the middle of a message.
+    pub fn new(hub: Py<PubSubHub>, lane: Shared<LoopLane>, current: Option<Fanout>) -> Self {
         Self {
             hub,
             lane,
-            current: Mutex::new(None),
+            current: Mutex::new(current),
             pace: Mutex::new(None),
             walking: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            process: Process::this(),
             done: AtomicBool::new(false),
             spares: AtomicUsize::new(1),
+            was_passed_on: false,
         }
     }
 
-    /// Whether the log was found empty.
+    /// Whether the log was found empty, or is another process's.
     pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+        self.done.load(Ordering::Acquire) || !self.process.is_this()
     }
 
     /// Begins a turn.
@@ -99,22 +107,47 @@ impl Duty {
     }
 }
 
-impl Drop for Duty {
-    fn drop(&mut self) {
-        if *self.done.get_mut() {
+impl Duty {
+    /// Gives up what is left: the loop is closed.
+    fn give_up(&self, py: Python<'_>, current: Option<Fanout>) {
+        let hub = self.hub.bind(py);
+        let left = current.as_ref().map_or(0, Fanout::give_up);
+        hub.get().counters.add_dropped(left);
+        let key = self.lane.key;
+        let abandon = |router: &mut Router, trash: &mut Trash| router.abandon(key, trash);
+        let count = hub.get().change(py, abandon) + usize::from(left > 0);
+        report::undeliverable(hub, count, self.lane.why_closed());
+    }
+
+    /// Hands the duty on: the loop lost the callback or the task that was to do it, as it does
+    /// when the handler of a signal raises in its own code.
+    fn pass_on(&self, py: Python<'_>, current: Option<Fanout>) {
+        if self.was_passed_on && self.pace.lock().is_none() {
+            // The loop does not take it: what is left is for whoever sends next.
+            self.hub
+                .get()
+                .change(py, |router, _| router.interrupt(self.lane.key, current));
             return;
         }
+        let mut next = Self::new(self.hub.clone_ref(py), self.lane.clone(), current);
+        next.was_passed_on = true;
+        let started = self.lane.start(py, Phase::Dispatching(Arc::new(next)));
+        report::contained(py, started, Some(self.hub.bind(py)));
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if self.is_done() {
+            return;
+        }
+        let current = self.current.get_mut().take();
         python::in_drop(|py| {
-            let hub = self.hub.bind(py);
-            let current = self.current.get_mut().take();
-            let left = current.as_ref().map_or(0, Fanout::give_up);
-            hub.get().counters.add_dropped(left);
-            let key = self.lane.key;
-            let count = hub
-                .get()
-                .change(py, |router, trash| router.abandon(key, trash));
-            let count = count + usize::from(left > 0);
-            report::undeliverable(hub, count, "the event loop is closed");
+            if self.lane.is_closed(py) {
+                self.give_up(py, current);
+            } else {
+                self.pass_on(py, current);
+            }
         });
     }
 }

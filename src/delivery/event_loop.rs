@@ -1,5 +1,7 @@
 //! Delivery on an event loop: how sending threads wake it, and what it starts when woken.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -13,9 +15,11 @@ use super::drain::{self, Phase};
 use super::duty::Duty;
 use super::nudge::Nudge;
 use crate::core::LaneKey;
+use crate::fork::{Heir, Process, Shared};
 use crate::hub::PubSubHub;
 use crate::name::must_be;
 use crate::python::{self, Keyword};
+use crate::report;
 
 /// An event loop that delivers to async handlers.
 pub struct LoopLane {
@@ -29,6 +33,8 @@ pub struct LoopLane {
     /// `loop=` the event loop, `name=` one for all tasks: to make a name for each costs time.
     task_arguments: Py<PyDict>,
     nudge: Nudge,
+    /// The loop was running at a fork, in the parent of this process.
+    is_the_parents: AtomicBool,
 }
 
 impl LoopLane {
@@ -45,6 +51,7 @@ impl LoopLane {
             in_context: in_empty_context(py)?,
             task_arguments: task_arguments.unbind(),
             nudge: Nudge::new(event_loop)?,
+            is_the_parents: AtomicBool::new(false),
         })
     }
 
@@ -72,13 +79,28 @@ impl LoopLane {
         self.event_loop.is(event_loop)
     }
 
-    /// Whether the loop is closed.
-    pub fn is_closed(&self, py: Python<'_>) -> bool {
-        is_closed(self.event_loop.bind(py)).unwrap_or(true)
+    /// Whether the loop belongs to the parent of this process, where it was running: it cannot run
+    /// here.
+    pub fn is_the_parents(&self) -> bool {
+        self.is_the_parents.load(Ordering::Acquire)
     }
 
-    /// An error if the loop is closed.
+    /// Whether the loop is closed, or belongs to another process.
+    pub fn is_closed(&self, py: Python<'_>) -> bool {
+        let event_loop = self.event_loop.bind(py);
+        let (is_closed, outside) = python::insist(py, || is_closed(event_loop));
+        report::contained(py, outside, None);
+        self.is_the_parents() || is_closed.unwrap_or(true)
+    }
+
+    /// An error if the loop is closed, or belongs to another process.
     pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_the_parents() {
+            return Err(PyRuntimeError::new_err(
+                "the hub's event loop was running when this process was forked, and does not run \
+                 here: make a hub with a loop of this process",
+            ));
+        }
         if is_closed(self.event_loop.bind(py))? {
             return Err(PyRuntimeError::new_err("the hub's event loop is closed"));
         }
@@ -95,33 +117,44 @@ impl LoopLane {
         self.task_arguments.bind(py)
     }
 
+    /// Why nothing is delivered by a lane that is closed.
+    pub fn why_closed(&self) -> &'static str {
+        if self.is_the_parents() {
+            "the event loop does not run in this process"
+        } else {
+            "the event loop is closed"
+        }
+    }
+
     /// Wakes the loop, if this thread is not the one that runs it.
     pub fn nudge_from_thread(&self, py: Python<'_>) {
-        if !self.is_running_here(py).unwrap_or(false) {
+        if !self.is_the_parents() && !self.is_running_here(py).unwrap_or(false) {
             self.nudge.nudge(py);
         }
     }
 
     /// Runs `phase` in a task of its own, soon, from whatever thread.
-    pub fn start(lane: &Arc<Self>, py: Python<'_>, phase: Phase) -> PyResult<()> {
+    pub fn start(self: &Shared<Self>, py: Python<'_>, phase: Phase) -> PyResult<()> {
+        if self.is_the_parents() {
+            return self.check_open(py);
+        }
         let starter = Starter {
-            lane: lane.clone(),
+            process: Process::this(),
+            lane: self.clone(),
             phase: Mutex::new(Some(phase)),
         };
-        let schedule = if lane.is_running_here(py)? {
+        let schedule = if self.is_running_here(py)? {
             intern!(py, "call_soon")
         } else {
             intern!(py, "call_soon_threadsafe")
         };
         let starter = Bound::new(py, starter)?;
-        let event_loop = lane.event_loop.bind(py);
-        python::call_method(
-            event_loop,
-            schedule,
-            [starter.as_any()],
-            Some(&lane.in_context),
-        )?;
-        Ok(())
+        let event_loop = self.event_loop.bind(py);
+        // Scheduled twice, it starts once; scheduled, but the loop not woken, it would never start.
+        python::insist_then_raise(py, || {
+            let arguments = [starter.as_any()];
+            python::call_method(event_loop, schedule, arguments, Some(&self.in_context)).map(drop)
+        })
     }
 
     fn is_running_here(&self, py: Python<'_>) -> PyResult<bool> {
@@ -134,6 +167,14 @@ impl LoopLane {
         self.in_context.traverse(visit)?;
         visit.call(&self.task_arguments)?;
         self.nudge.traverse(visit)
+    }
+}
+
+impl Heir for LoopLane {
+    fn inherit(&self, py: Python<'_>) {
+        let is_running = is_running(self.event_loop.bind(py)).unwrap_or(false);
+        self.is_the_parents.fetch_or(is_running, Ordering::AcqRel);
+        self.nudge.inherit(is_running);
     }
 }
 
@@ -156,12 +197,17 @@ pub fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     python::call_method(event_loop, intern!(event_loop.py(), "is_closed"), [], None)?.is_truthy()
 }
 
+/// Whether an event loop is running, on whatever thread.
+pub fn is_running(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    python::call_method(event_loop, intern!(event_loop.py(), "is_running"), [], None)?.is_truthy()
+}
+
 /// Makes the loop come for what is in its log. A loop that the hub was given and that is closed
 /// is the sender's error; the subscribers of any other closed loop are cut off.
-pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+pub fn wake(lane: &Shared<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let py = hub.py();
-    let duty = Arc::new(Duty::new(hub.clone().unbind(), lane.clone()));
-    let Err(error) = LoopLane::start(lane, py, Phase::Dispatching(duty)) else {
+    let duty = Arc::new(Duty::new(hub.clone().unbind(), lane.clone(), None));
+    let Err(error) = lane.start(py, Phase::Dispatching(duty)) else {
         return Ok(());
     };
     if !lane.is_closed(py) {
@@ -177,7 +223,8 @@ pub fn wake(lane: &Arc<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
 /// A callback that makes a task on the loop's own thread.
 #[pyclass(frozen, module = "pagebus._core")]
 struct Starter {
-    lane: Arc<LoopLane>,
+    process: Process,
+    lane: Shared<LoopLane>,
     phase: Mutex<Option<Phase>>,
 }
 
@@ -185,6 +232,11 @@ struct Starter {
 impl Starter {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let phase = self.phase.lock().take();
-        phase.map_or(Ok(()), |phase| drain::spawn(py, &self.lane, phase))
+        match phase {
+            Some(phase) if self.process.is_this() => drain::spawn(py, &self.lane, phase),
+            // What a handler returned is awaited in the parent, and only there.
+            Some(Phase::Serving(serving)) => serving.close(py),
+            None | Some(Phase::Dispatching(_)) => Ok(()),
+        }
     }
 }

@@ -25,6 +25,7 @@ use super::{Deliverer, Envelope, Router, Subscription, Trash, call, finish};
 use crate::close::Delivering;
 use crate::core::router::{self, NextCall, Ready};
 use crate::core::worker::{Site, Worker};
+use crate::fork::{Heir, Process};
 use crate::hub::{PubSubHub, SYNC};
 use crate::name::must_be;
 use crate::python;
@@ -44,7 +45,8 @@ static DEFAULT_WORKERS: Lazy<usize> = Lazy::new(|| {
 
 /// The hub's executor and its run queue.
 pub struct ExecutorLane {
-    executor: Py<PyAny>,
+    /// `None` where a child process cannot have one.
+    executor: Mutex<Option<Py<PyAny>>>,
     /// How many jobs the executor can run at once.
     pub workers: usize,
     nudge: Option<Nudge>,
@@ -72,7 +74,7 @@ impl ExecutorLane {
             .getattr(intern!(py, "_max_workers"))
             .and_then(|n| n.extract());
         let workers = workers.unwrap_or(*DEFAULT_WORKERS).max(1);
-        let executor = executor.clone().unbind();
+        let executor = Mutex::new(Some(executor.clone().unbind()));
         let lane = Self {
             executor,
             workers,
@@ -86,11 +88,24 @@ impl ExecutorLane {
 
     /// An error if the executor is shut down.
     pub fn check_open(&self, py: Python<'_>) -> PyResult<()> {
-        let shut_down = self.executor.bind(py).getattr(intern!(py, "_shutdown"));
-        if shut_down.and_then(|flag| flag.is_truthy()).unwrap_or(false) {
+        let flag = self.executor(py)?.getattr(intern!(py, "_shutdown"));
+        if flag.and_then(|flag| flag.is_truthy()).unwrap_or(false) {
             return Err(PyRuntimeError::new_err("the hub's executor is shut down"));
         }
         Ok(())
+    }
+
+    fn executor<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let executor = self.executor.lock();
+        let executor = executor
+            .as_ref()
+            .map(|executor| executor.bind(py).to_owned());
+        executor.ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "the threads of the hub's executor are in the process that forked this one: \
+                 make a hub with an executor of this process",
+            )
+        })
     }
 
     /// Starts a job for a worker that was entered. If the executor takes none, that is the
@@ -104,12 +119,16 @@ impl ExecutorLane {
 
     fn submit(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
         let py = hub.py();
-        let job = Bound::new(py, Job(Mutex::new(Some(hub.clone().unbind()))))?;
-        let executor = self.executor.bind(py);
-        let submitted = python::call_method(executor, intern!(py, "submit"), [job.as_any()], None);
+        let executor = self.executor(py)?;
+        let job = Job {
+            hub: Mutex::new(Some(hub.clone().unbind())),
+            process: Process::this(),
+        };
+        let job = Bound::new(py, job)?;
+        let submitted = python::call_method(&executor, intern!(py, "submit"), [job.as_any()], None);
         submitted.map(drop).inspect_err(|_| {
             // The worker's place stays with the caller.
-            let hub = job.get().0.lock().take();
+            let hub = job.get().hub.lock().take();
             drop(hub);
         })
     }
@@ -120,17 +139,48 @@ impl ExecutorLane {
         let _ = self.ready.0.send(ready);
     }
 
+    /// Forgets whatever was entered.
+    pub fn forget_ready(&self) {
+        while self.ready.1.try_recv().is_ok() {}
+    }
+
     fn has_ready(&self) -> bool {
         !self.ready.1.is_empty()
     }
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.executor)?;
+        if let Some(executor) = self.executor.try_lock() {
+            visit.call(&*executor)?;
+        }
         self.nudge
             .as_ref()
             .map_or(Ok(()), |nudge| nudge.traverse(visit))
     }
+}
+
+impl Heir for ExecutorLane {
+    fn inherit(&self, py: Python<'_>) {
+        if let Ok(executor) = self.executor(py) {
+            let heir = heir_of(&executor).unwrap_or_else(|error| {
+                error.write_unraisable(py, Some(&executor));
+                None
+            });
+            // The parent's is let go of: nobody empties its queue here, and that refers to the hub.
+            let before = std::mem::replace(&mut *self.executor.lock(), heir);
+            drop(before);
+        }
+        if let Some(nudge) = &self.nudge {
+            nudge.inherit(nudge.is_running(py));
+        }
+    }
+}
+
+/// What takes an executor's place in a child process, if anything can.
+fn heir_of(executor: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    let module = executor.py().import("pagebus._fork")?;
+    let heir = python::call(&module.getattr("heir_of")?, [executor])?;
+    Ok((!heir.is_none()).then(|| heir.unbind()))
 }
 
 fn is_process_pool(executor: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -144,15 +194,21 @@ fn is_process_pool(executor: &Bound<'_, PyAny>) -> PyResult<bool> {
 // ---- the job --------------------------------------------------------------------------------
 
 /// What the executor runs. Dropping one that never ran (the executor was shut down) reports what
-/// it would have delivered, unless another job will.
+/// it would have delivered, unless another job will. The copies that a child process has of its
+/// parent's do nothing.
 #[pyclass(frozen, module = "pagebus._core")]
-pub struct Job(Mutex<Option<Py<PubSubHub>>>);
+pub struct Job {
+    hub: Mutex<Option<Py<PubSubHub>>>,
+    process: Process,
+}
 
 #[pymethods]
 impl Job {
     fn __call__(&self, py: Python<'_>) {
-        let hub = self.0.lock().take();
-        if let Some(hub) = hub {
+        let hub = self.hub.lock().take();
+        if let Some(hub) = hub
+            && self.process.is_this()
+        {
             run(hub.bind(py));
         }
     }
@@ -160,7 +216,9 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(hub) = self.0.get_mut().take() {
+        if let Some(hub) = self.hub.get_mut().take()
+            && self.process.is_this()
+        {
             python::in_drop(|py| {
                 lose_worker(hub.bind(py));
             });
@@ -192,6 +250,8 @@ struct Bench<'a, 'py> {
     lane: &'a ExecutorLane,
     contexts: Contexts<'py>,
     pace: Pace,
+    /// A handler can fork: the copy of the worker in the child has nothing more to do.
+    process: Process,
 }
 
 fn run(hub: &Bound<'_, PubSubHub>) {
@@ -202,6 +262,7 @@ fn run(hub: &Bound<'_, PubSubHub>) {
             lane,
             contexts: Contexts::new(hub.py()),
             pace: Pace::new(STRIDE),
+            process: Process::this(),
         };
         Worker::new(bench, SYNC).work();
     }
@@ -211,6 +272,10 @@ impl Site for Bench<'_, '_> {
     type Handler = super::Handler;
     type Message = super::Message;
     type Deliverer = Deliverer;
+
+    fn is_here(&self) -> bool {
+        self.process.is_this()
+    }
 
     fn change<T>(&self, change: impl FnOnce(&mut Router, &mut Trash) -> T) -> T {
         self.hub.get().change(self.hub.py(), change)
@@ -298,7 +363,9 @@ impl Bench<'_, '_> {
             Ok(None) => return,
             Ok(Some(value)) if value.is_none() => {}
             Ok(Some(value)) => {
-                finish::on_loop(hub, subscription, envelope, &value);
+                if let Err(error) = finish::on_loop(hub, subscription, envelope, &value) {
+                    report::failure(hub, subscription, envelope, error);
+                }
             }
             Err(error) => report::failure(hub, subscription, envelope, error),
         }

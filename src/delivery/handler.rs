@@ -8,7 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 
 use super::context::Captured;
-use crate::python::{self, Raised};
+use crate::python::{self, Held, Raised};
 
 /// How a handler is to be called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Message {
     /// The topic, for a message on a topic, as the sender gave it.
     pub topic: Option<Py<PyString>>,
     /// The message.
-    pub body: Py<PyAny>,
+    pub body: Held,
 }
 
 impl Message {
@@ -32,13 +32,13 @@ impl Message {
     pub fn new(topic: Option<&Bound<'_, PyString>>, body: &Bound<'_, PyAny>) -> Self {
         Self {
             topic: topic.map(|t| t.clone().unbind()),
-            body: body.clone().unbind(),
+            body: Held::new(body),
         }
     }
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.body)
+        visit.call(&*self.body)
     }
 }
 
@@ -46,7 +46,7 @@ impl Message {
 pub struct Handler {
     /// The callable; with a home, a tuple of both, which is no callable: few have a home, and there
     /// are many handlers.
-    target: Py<PyAny>,
+    target: Held,
     /// The context in which it subscribed.
     pub context: Captured,
 }
@@ -61,7 +61,7 @@ impl Handler {
             Some(home) => PyTuple::new(py, [callable, home.bind(py)])?.into_any(),
         };
         Ok(Self {
-            target: target.unbind(),
+            target: Held::new(&target),
             context: Captured::current(py)?,
         })
     }
@@ -141,7 +141,7 @@ impl Handler {
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.target)?;
+        visit.call(&*self.target)?;
         self.context.traverse(visit)
     }
 }

@@ -11,6 +11,7 @@ use super::context::Contexts;
 use super::handler::is_quit;
 use super::{Envelope, Fanout, Subscription, call, finish, waits};
 use crate::close::Delivering;
+use crate::fork::Process;
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
 
@@ -27,23 +28,25 @@ enum Work {
 pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let (py, own) = (hub.py(), hub.get());
     let _delivering = Delivering::begin(own);
+    let process = Process::this();
     let mut delivered = 0;
     let mut result = Ok(());
     while result.is_ok()
+        && process.is_this()
         && let Some(work) = next(hub)
     {
         result = match work {
             Work::Resumed(subscription) => {
-                let result = resume(hub, &subscription, &mut delivered);
-                if result.is_err() {
+                let result = resume(hub, &process, &subscription, &mut delivered);
+                if result.is_err() && process.is_this() {
                     own.change(py, |router, _| router.interrupt_resumed(SYNC, subscription));
                 }
                 result
             }
             Work::Message(mut fanout) => {
                 report::topic_recovered(hub, &fanout.envelope, fanout.burst.take());
-                let result = deliver(hub, &fanout, &mut delivered);
-                if result.is_err() {
+                let result = deliver(hub, &process, &fanout, &mut delivered);
+                if result.is_err() && process.is_this() {
                     own.change(py, |router, _| router.interrupt(SYNC, Some(fanout)));
                 }
                 result
@@ -67,11 +70,12 @@ fn next(hub: &Bound<'_, PubSubHub>) -> Option<Work> {
 /// Goes on with the messages that waited for a handler's awaitable.
 fn resume(
     hub: &Bound<'_, PubSubHub>,
+    process: &Process,
     subscription: &Arc<Subscription>,
     delivered: &mut u64,
 ) -> PyResult<()> {
     let mut last: Option<Arc<Envelope>> = None;
-    loop {
+    while process.is_this() {
         let unpark = |router: &mut super::Router, _: &mut super::Trash| router.unpark(subscription);
         let (next, burst) = hub.get().change(hub.py(), unpark);
         report::recovered(hub, subscription, last.as_deref(), burst);
@@ -84,11 +88,21 @@ fn resume(
             return Ok(());
         }
     }
+    Ok(())
 }
 
-fn deliver(hub: &Bound<'_, PubSubHub>, fanout: &Fanout, delivered: &mut u64) -> PyResult<()> {
+/// Calls those who get a message. A handler can fork: the rest of the walk is then the parent's,
+/// not that of the child too.
+fn deliver(
+    hub: &Bound<'_, PubSubHub>,
+    process: &Process,
+    fanout: &Fanout,
+    delivered: &mut u64,
+) -> PyResult<()> {
     let mut contexts = Contexts::new(hub.py());
-    while let Some(subscription) = fanout.take_next() {
+    while process.is_this()
+        && let Some(subscription) = fanout.take_next()
+    {
         if subscription.is_busy() {
             contexts.leave();
             if waits(hub, subscription, &fanout.envelope) {
@@ -130,7 +144,7 @@ fn settle<'py>(
 ) -> PyResult<bool> {
     match result {
         Ok(None) => Ok(false),
-        Ok(Some(value)) => Ok(finish::on_loop(hub, subscription, envelope, &value)),
+        Ok(Some(value)) => finish::on_loop(hub, subscription, envelope, &value),
         Err(error) if is_quit(hub.py(), &error) => Err(error),
         Err(error) => {
             report::failure(hub, subscription, envelope, error);

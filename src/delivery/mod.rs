@@ -22,6 +22,7 @@ use triomphe::Arc;
 
 use crate::core;
 use crate::core::router::Parked;
+use crate::fork::Shared;
 use crate::hub::PubSubHub;
 use crate::report;
 use event_loop::LoopLane;
@@ -49,9 +50,9 @@ pub enum Deliverer {
     /// The sender.
     Inline,
     /// Worker threads.
-    Executor(Arc<ExecutorLane>),
+    Executor(Shared<ExecutorLane>),
     /// An event loop.
-    Loop(Arc<LoopLane>),
+    Loop(Shared<LoopLane>),
 }
 
 impl Deliverer {

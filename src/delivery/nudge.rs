@@ -7,16 +7,16 @@
 //! between two calls: they wait, detached, until the loop has been through its ready callbacks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::event_loop::{self, running};
-use crate::lock::lock;
+use crate::fork::Inherited;
 use crate::python::{self, Keyword};
 use crate::report;
 
@@ -44,8 +44,7 @@ impl Nudge {
             in_context: event_loop::in_empty_context(event_loop.py())?,
             threads_take_turns: threads_take_turns(event_loop.py())?,
             under_way: AtomicBool::new(false),
-            round: Mutex::default(),
-            came_round: Condvar::new(),
+            meeting: Inherited::new(Meeting::default()),
         };
         Py::new(event_loop.py(), nudged).map(Self)
     }
@@ -66,10 +65,10 @@ impl Nudge {
 
     fn wake(&self, py: Python<'_>) {
         let nudged = self.0.get();
-        lock(py, &nudged.round).begin();
+        nudged.round(py).begin();
         let schedule = intern!(py, "call_soon_threadsafe");
         if let Err(error) = nudged.schedule(self.0.bind(py), schedule) {
-            lock(py, &nudged.round).since = None;
+            nudged.round(py).since = None;
             // A loop that is closed has nobody left to wake, now or later.
             if !event_loop::is_closed(nudged.event_loop.bind(py)).unwrap_or(true) {
                 nudged.under_way.store(false, Ordering::Release);
@@ -83,7 +82,7 @@ impl Nudge {
         let nudged = self.0.get();
         nudged.threads_take_turns
             && nudged.under_way.load(Ordering::Acquire)
-            && lock(py, &nudged.round).is_overdue()
+            && nudged.round(py).is_overdue()
     }
 
     /// Lets the loop come round.
@@ -92,8 +91,22 @@ impl Nudge {
         let here = running(py);
         // Some executors run their jobs on the loop's own thread.
         if !here.is_ok_and(|here| here.is_some_and(|here| here.is(&nudged.event_loop))) {
-            python::detached(py, || nudged.wait());
+            let meeting = nudged.meeting.get();
+            python::detached(py, || meeting.wait());
         }
+    }
+
+    /// Whether the loop is running.
+    pub fn is_running(&self, py: Python<'_>) -> bool {
+        event_loop::is_running(self.0.get().event_loop.bind(py)).unwrap_or(false)
+    }
+
+    /// Begins anew in a child process, whose copy of the lock may be taken for ever. A loop of the
+    /// parent's is not woken from here.
+    pub fn inherit(&self, is_the_parents: bool) {
+        let nudged = self.0.get();
+        nudged.meeting.replace(Meeting::default());
+        nudged.under_way.store(is_the_parents, Ordering::Release);
     }
 
     /// Shows the garbage collector what it holds.
@@ -160,6 +173,32 @@ impl Round {
     }
 }
 
+/// Where workers and the loop meet. Waited at detached, so that a fork can come in the middle: with
+/// a lock that has no memory outside of itself, unlike `parking_lot`'s, a child can have a fresh one.
+#[derive(Default)]
+struct Meeting {
+    round: Mutex<Round>,
+    came_round: Condvar,
+}
+
+impl Meeting {
+    /// Waits until the loop has come round; detached.
+    fn wait(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        while round.is_overdue() {
+            round.awaited = true;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waited = self.came_round.wait_timeout(round, left);
+            round = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if Instant::now() >= deadline && round.is_overdue() {
+                round.lose_patience();
+                self.came_round.notify_all();
+            }
+        }
+    }
+}
+
 /// What the loop runs when it was nudged.
 #[pyclass(frozen, module = "pagebus._core")]
 struct Nudged {
@@ -168,40 +207,39 @@ struct Nudged {
     threads_take_turns: bool,
     /// The loop was woken and has not come round.
     under_way: AtomicBool,
-    round: Mutex<Round>,
-    came_round: Condvar,
+    meeting: Inherited<Meeting>,
 }
 
 impl Nudged {
-    fn schedule(&self, own: &Bound<'_, Self>, method: &Bound<'_, PyString>) -> PyResult<()> {
-        let event_loop = self.event_loop.bind(own.py());
-        let in_context = Some(&self.in_context);
-        python::call_method(event_loop, method, [own.as_any()], in_context).map(drop)
-    }
-
-    /// Waits until the loop has come round; detached.
-    fn wait(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        let mut round = self.round.lock();
-        while round.is_overdue() {
-            round.awaited = true;
-            if self.came_round.wait_until(&mut round, deadline).timed_out() && round.is_overdue() {
-                round.lose_patience();
-                self.came_round.notify_all();
+    /// The round that is under way, never waited for while attached.
+    fn round(&self, py: Python<'_>) -> MutexGuard<'_, Round> {
+        loop {
+            match self.meeting.get().round.try_lock() {
+                Ok(round) => return round,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => python::detached(py, std::thread::yield_now),
             }
         }
+    }
+
+    fn schedule(&self, own: &Bound<'_, Self>, method: &Bound<'_, PyString>) -> PyResult<()> {
+        let event_loop = self.event_loop.bind(own.py());
+        python::insist_then_raise(own.py(), || {
+            let in_context = Some(&self.in_context);
+            python::call_method(event_loop, method, [own.as_any()], in_context).map(drop)
+        })
     }
 
     /// Enters that the loop is here; `false` if it has to come once more, because what workers
     /// did after they had nudged it is behind this callback.
     fn comes_round(&self, py: Python<'_>) -> bool {
-        let mut round = lock(py, &self.round);
+        let mut round = self.round(py);
         if round.awaited && !std::mem::replace(&mut round.returns, true) {
             return false;
         }
         round.end();
         self.under_way.store(false, Ordering::Release);
-        self.came_round.notify_all();
+        self.meeting.get().came_round.notify_all();
         true
     }
 }

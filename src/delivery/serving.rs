@@ -11,6 +11,7 @@ use super::drain::{self, Phase};
 use super::event_loop::LoopLane;
 use super::handler::{Kind, is_quit};
 use super::{Envelope, Router, Subscription};
+use crate::fork::{Process, Shared};
 use crate::hub::{PubSubHub, SYNC};
 use crate::python;
 use crate::report;
@@ -31,13 +32,16 @@ enum Stage {
 pub struct Serving {
     /// The hub.
     pub hub: Py<PubSubHub>,
-    lane: Arc<LoopLane>,
+    lane: Shared<LoopLane>,
     /// The handler's subscription.
     pub subscription: Arc<Subscription>,
     kind: Kind,
     /// The message.
     pub envelope: Option<Arc<Envelope>>,
     stage: Stage,
+    /// The process whose call it is. In the copies that its children have, nothing waits for its
+    /// end.
+    process: Process,
     /// The call was entered as under way, and has to be entered as over.
     entered: bool,
 }
@@ -46,7 +50,7 @@ impl Serving {
     /// An async handler that suspended in its call; also gives what it yielded.
     pub fn suspended(
         hub: Py<PubSubHub>,
-        lane: Arc<LoopLane>,
+        lane: Shared<LoopLane>,
         call: (&Arc<Subscription>, &Arc<Envelope>),
         suspended: Suspended,
     ) -> (Self, Py<PyAny>) {
@@ -58,7 +62,7 @@ impl Serving {
     /// A sync handler that returned something to await, in a context.
     pub fn returned(
         hub: Py<PubSubHub>,
-        lane: Arc<LoopLane>,
+        lane: Shared<LoopLane>,
         call: (&Arc<Subscription>, &Arc<Envelope>),
         (value, context): (Py<PyAny>, Py<PyAny>),
     ) -> Self {
@@ -69,7 +73,7 @@ impl Serving {
         stage: Stage,
         kind: Kind,
         hub: Py<PubSubHub>,
-        lane: Arc<LoopLane>,
+        lane: Shared<LoopLane>,
         (subscription, envelope): (&Arc<Subscription>, &Arc<Envelope>),
     ) -> Self {
         Self {
@@ -79,6 +83,7 @@ impl Serving {
             kind,
             envelope: Some(envelope.clone()),
             stage,
+            process: Process::this(),
             entered: false,
         }
     }
@@ -156,7 +161,7 @@ impl Serving {
         py: Python<'_>,
         next: impl FnOnce(&mut Router, &Subscription) -> (T, Option<u32>),
     ) -> PyResult<T> {
-        if !std::mem::take(&mut self.entered) {
+        if !std::mem::take(&mut self.entered) || !self.process.is_this() {
             return Ok(T::default());
         }
         if self.kind == Kind::Sync {
@@ -247,11 +252,11 @@ impl Serving {
             count += 1;
         }
         hub.get().counters.add_dropped(count);
-        report::undeliverable(hub, count, "the event loop is closed");
+        report::undeliverable(hub, count, self.lane.why_closed());
     }
 
     fn abandoned(&mut self, py: Python<'_>) -> PyResult<()> {
-        if self.lane.check_open(py).is_err() {
+        if self.lane.is_closed(py) {
             self.give_up(py);
             return Ok(());
         }
@@ -266,20 +271,20 @@ impl Serving {
             kind: self.kind,
             envelope: None,
             stage: Stage::Next,
+            process: Process::this(),
             entered: std::mem::take(&mut self.entered),
         };
-        LoopLane::start(&self.lane, py, Phase::Serving(next))
+        self.lane.start(py, Phase::Serving(next))
     }
 }
 
 impl Drop for Serving {
     /// A task was destroyed while its handler waited: the handler's other messages go on.
     fn drop(&mut self) {
-        if std::mem::take(&mut self.entered) {
+        if std::mem::take(&mut self.entered) && self.process.is_this() {
             python::in_drop(|py| {
-                if let Err(error) = self.abandoned(py) {
-                    error.write_unraisable(py, None);
-                }
+                let passed_on = self.abandoned(py);
+                report::contained(py, passed_on, None);
             });
         }
     }

@@ -62,7 +62,10 @@ impl<'a, 'py> Walk<'a, 'py> {
 
     fn deliver_all(&mut self, py: Python<'py>, fanout: &Fanout) -> Option<Stop> {
         let envelope = &fanout.envelope;
-        while let Some(subscription) = fanout.take_next() {
+        // A handler can fork: the rest of the walk is then the parent's.
+        while self.duty.process.is_this()
+            && let Some(subscription) = fanout.take_next()
+        {
             let stop = self.deliver(py, subscription, envelope);
             if stop.is_some() {
                 self.pace.count();
