@@ -323,6 +323,7 @@ def test_one_handler_may_have_several_bursts(queued_bus: Bus, log: Any):
         gates[-1].arrivals.wait(1)
         for message in range(LIMIT + round_ + 1):
             pace.send(message)
+        queued_bus.wait_until_handed_on()
         gates[-1].open()
         overflows.wait(2 * round_ + 2)
         queued_bus.settle()
