@@ -29,7 +29,7 @@ export PYTHONUTF8 := 1
 SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml README.md LICENSE \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed')
 
-.PHONY: help chat test loom soak fuzz bench bench-short lint clean
+.PHONY: help chat test loom soak fuzz devmode parallel memcheck bench bench-short lint clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -58,6 +58,27 @@ soak: $(VENV)/.wheel ## Put hubs under load for as long as you like: SECONDS=600
 fuzz: $(VENV)/.wheel $(VENV)/.fuzzers ## Look for calls that the API does not stand: SECONDS=300
 	@PYTHONPATH=tests $(BIN)/python -m fuzz \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+# What runs in processes of its own gains nothing from these: programs, browsers, examples. Nor does Flet's hub.
+OWN_TESTS = --ignore=tests/flet --ignore=tests/test_docs.py --ignore=tests/test_console_chat.py \
+	--ignore=tests/test_same_as_flet.py
+
+devmode: $(VENV)/.wheel ## Run the tests with every check that Python and asyncio have
+	PYTHONMALLOC=debug PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest \
+	  --ignore=tests/flet -m "not not_in_devmode" $(PYTEST_ARGS)
+
+parallel: $(VENV)/.wheel $(VENV)/.parallel ## Run each test in four threads at once
+	PAGEBUS_PATIENCE=4 $(BIN)/python -m pytest --parallel-threads=4 $(OWN_TESTS) \
+	  -m "not thread_unsafe and not heavy" $(PYTEST_ARGS)
+
+# CPython before 3.12 itself uses what it has not initialised (the digit of an int that is zero), and
+# everything that comes of it would be reported.
+memcheck: $(ENVS)/memcheck/.wheel ## Look for wrong uses of memory with valgrind, which takes half an hour
+	@tools/provide 'command -v valgrind' valgrind 'Valgrind (`valgrind` on the PATH)'
+	PAGEBUS_PATIENCE=30 PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=99 --leak-check=no \
+	  --fair-sched=yes --num-callers=40 --suppressions=tools/valgrind.supp \
+	  $$($(ENVS)/memcheck/bin/python -c 'import sys; print("--undef-value-errors=no" * (sys.version_info < (3, 12)))') \
+	  $(ENVS)/memcheck/bin/python -m pytest --timeout=0 $(OWN_TESTS) -m "not heavy" $(PYTEST_ARGS)
 
 bench: $(VENV)/.wheel $(VENV)/.benchers ## Measure what messages cost, and write docs/benchmarks.md
 	@tools/provide 'command -v valgrind' valgrind \
@@ -114,6 +135,23 @@ $(VENV)/.benchers: $(VENV)/.made pyproject.toml
 
 $(VENV)/.fuzzers: $(VENV)/.made pyproject.toml
 	$(call PIP,$(VENV)) install --group fuzz
+	@touch $@
+
+$(VENV)/.parallel: $(VENV)/.made pyproject.toml
+	$(call PIP,$(VENV)) install --group parallel
+	@touch $@
+
+# The same build, with the names and lines of its functions.
+$(ENVS)/memcheck/.wheel: $(ENVS)/memcheck/.packages $(VENV)/.tools $(SOURCES)
+	rm -rf dist/memcheck
+	CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_STRIP=none \
+	  PYO3_PYTHON=$(CURDIR)/$(ENVS)/memcheck/bin/python $(BIN)/maturin build --release --strip false \
+	  --interpreter $(ENVS)/memcheck/bin/python --out dist/memcheck
+	$(call PIP,$(ENVS)/memcheck) install --force-reinstall --no-deps dist/memcheck/*.whl
+	@touch $@
+
+$(ENVS)/memcheck/.packages: $(ENVS)/memcheck/.made pyproject.toml
+	$(call PIP,$(ENVS)/memcheck) install --group test
 	@touch $@
 
 $(ENVS)/flet-%/.packages: $(ENVS)/flet-%/.made pyproject.toml

@@ -1,8 +1,13 @@
 """Fixtures of the whole test suite: a hub in each delivery mode, and the log that it must keep."""
 
+import functools
+import inspect
 import logging
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 
@@ -18,6 +23,49 @@ from delivery_modes import (
     Bus,
     Mode,
 )
+
+OF_THE_PROCESS = {
+    "log": "what is logged is logged for the whole process",
+    "caplog": "what is logged is logged for the whole process",
+    "capsys": "there is one stdout",
+    "monkeypatch": "what is patched is patched for the whole process",
+    "told": "there is one sys.unraisablehook",
+    "_ctrl_c": "there is one handler of a signal",
+    "impolite_threads": "there is one switch interval",
+}
+"""Arguments of tests that belong to the process, and why two threads cannot use them at once."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--parallel-threads``, each thread gets a bus of its own, where that is enough."""
+    if str(config.getoption("parallel_threads", 1)) == "1":
+        return
+    for item in items:
+        if isinstance(item, pytest.Function):
+            _prepare_for_threads(item)
+
+
+def _prepare_for_threads(item: pytest.Function) -> None:
+    arguments = inspect.signature(item.obj).parameters
+    marked = [mark.args[0] for mark in item.iter_markers("usefixtures") if mark.args]
+    for name in (*arguments, *marked):
+        if name in OF_THE_PROCESS:
+            item.add_marker(pytest.mark.thread_unsafe(reason=OF_THE_PROCESS[name]))
+    if any("bus" in name for name in arguments):
+        item.obj = _with_a_bus_of_its_own(item.obj)
+
+
+def _with_a_bus_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def in_a_thread(**arguments: Any) -> None:
+        with ExitStack() as at_the_end:
+            for name, value in arguments.items():
+                if isinstance(value, Bus):
+                    arguments[name] = at_the_end.enter_context(closing(Bus(value.mode)))
+            test(**arguments)
+
+    return in_a_thread
 
 
 class Log(logging.Handler):
@@ -60,6 +108,14 @@ def log() -> Iterator[Log]:
     yield handler
     logger.removeHandler(handler)
     assert [handler.text(record) for record in handler.take_all()] == []
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, even where the tests were started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _fixture_of(modes: list[Mode]) -> object:

@@ -110,6 +110,7 @@ def test_an_example_app_opens_its_page(example: Example, tmp_path: Path) -> None
         asyncio.run(visit(server))
 
 
+@pytest.mark.not_in_devmode(reason="Flet puts into an asyncio.Queue from a thread")
 def test_two_visitors_of_the_readmes_app_read_each_other(tmp_path: Path) -> None:
     async def talk(server: Server) -> None:
         async with visitors(WebSession, server.port, 2) as [ada, bob]:

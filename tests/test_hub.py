@@ -29,6 +29,7 @@ OPERATIONS = [
 ]
 
 
+@pytest.mark.thread_unsafe(reason="CPython 3.11 and older parse signatures in one thread only")
 @pytest.mark.parametrize("operation", [*OPERATIONS, "__init__"])
 def test_every_operation_takes_what_flets_takes_under_the_same_names(operation: str):
     flets = inspect.signature(getattr(flet.pubsub.pubsub_hub.PubSubHub, operation))
@@ -155,6 +156,7 @@ def test_sync_and_async_handlers_share_a_hub(log: Any):
     thread.close()
 
 
+@pytest.mark.not_in_devmode(reason="an asyncio.Queue is used from a thread, as Flet does it")
 @pytest.mark.parametrize("kind", LOOPS)
 def test_what_a_worker_leaves_for_the_loop_is_seen_without_any_other_event(kind: str):
     thread, executor = LoopThread(LOOPS[kind]), WatchedExecutor(1)

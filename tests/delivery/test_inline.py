@@ -5,21 +5,12 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from delivery_modes import DEADLINE, LOOPS, Gate, LoopThread, Recorder, turns_of_the_loop
 from pagebus import PubSubHub
-
-
-@pytest.fixture
-def _ctrl_c() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, even where the tests were started with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def fail(message: Any) -> None:

@@ -167,6 +167,7 @@ class Interrupted(asyncio.SelectorEventLoop):
         return super().call_soon_threadsafe(*args, **kwargs)
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_in_a_wake_up_is_not_lost_and_neither_are_later_wake_ups():
     thread, got = LoopThread(Interrupted), Recorder()
     hub, loop = PubSubHub(thread.loop), thread.loop
@@ -185,6 +186,7 @@ def test_ctrl_c_in_a_wake_up_is_not_lost_and_neither_are_later_wake_ups():
     thread.close()
 
 
+@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_a_wake_up_keeps_nothing_of_a_session_alive():
     loop, executor, got = asyncio.new_event_loop(), WatchedExecutor(1), Recorder()
     hub = PubSubHub(loop, executor)

@@ -13,6 +13,8 @@ import pytest
 from delivery_modes import Bus, Recorder, numbers
 from pagebus import PubSub, PubSubHub
 
+pytestmark = pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
+
 NOTHING = {"pending": 0, "sessions": 0, "topics": 0, "subscriptions": 0}
 
 

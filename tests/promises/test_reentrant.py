@@ -178,6 +178,7 @@ def test_a_handler_may_ask_for_the_numbers(bus: Bus):
     assert (seen["published"], seen["sessions"], seen["subscriptions"]) == (1, 1, 1)
 
 
+@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_a_handler_may_drop_the_last_reference_to_the_hub(bus: Bus):
     got = Recorder()
 
@@ -277,6 +278,7 @@ class Meddler:
         self.meddle()
 
 
+@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_handlers_may_use_the_hub_when_hashed_compared_and_deleted(inline_bus: Bus):
     hub, got, gossip = inline_bus.hub, Recorder(), Recorder()
     inline_bus.subscribe_topic("listener", "gossip", gossip.record)
@@ -296,6 +298,7 @@ def test_handlers_may_use_the_hub_when_hashed_compared_and_deleted(inline_bus: B
     assert hub.stats().subscriptions == 1
 
 
+@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_handlers_may_use_the_hub_when_hashed_and_deleted_on_the_executor(executor_bus: Bus):
     hub, got = executor_bus.hub, Recorder()
     for name in "abcabc":
@@ -415,6 +418,7 @@ class LastWords:
         self.hub.unsubscribe_all("nobody")
 
 
+@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_messages_may_use_the_hub_when_they_go(bus: Bus, log: Any):
     heard, got = Recorder(), bus.recorder()
     bus.hub = bus.new_hub(max_pending=5)
@@ -463,6 +467,7 @@ class Garbage:
         self.hub.unsubscribe_topic("nobody", "rubbish")
 
 
+@pytest.mark.thread_unsafe(reason="there is one threshold of the garbage collector")
 def test_garbage_collected_in_the_middle_of_any_operation_may_use_the_hub(bus: Bus):
     collected = bus.recorder()
     bus.subscribe_topic("dustman", "rubbish", collected.handler)

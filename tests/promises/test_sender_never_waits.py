@@ -95,6 +95,7 @@ NOBODY_GETS: dict[str, Callable[[PubSubHub], None]] = {
 }
 
 
+@pytest.mark.thread_unsafe(reason="memory blocks are counted for the whole process")
 @pytest.mark.parametrize("send", NOBODY_GETS.values(), ids=NOBODY_GETS)
 def test_what_nobody_gets_makes_nothing_and_wakes_nobody(send: Callable[[PubSubHub], None]):
     loop, executor = CountingLoop(), WatchedExecutor(1)

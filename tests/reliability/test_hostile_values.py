@@ -331,6 +331,7 @@ def test_the_hub_never_looks_into_a_message(bus: Bus, log: Any):
     assert len(failures) == len(log.take_all()) == 6
 
 
+@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_messages_that_raise_when_they_go_harm_nobody(bus: Bus, told: list[Any]):
 
     class Dying:
@@ -508,6 +509,7 @@ def test_a_topic_may_be_as_long_as_a_book(bus: Bus, log: Any):
     assert bus.hub.stats().topics == 0
 
 
+@pytest.mark.heavy
 def test_a_session_may_have_a_million_topics():
     hub, got, count = PubSubHub(), Recorder(), 1_000_000
     for number in range(count):

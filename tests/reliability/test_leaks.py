@@ -18,6 +18,8 @@ import pytest
 from delivery_modes import ALL, Bus, numbers
 from pagebus import HandlerFailure, PubSub, PubSubHub
 
+pytestmark = pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
+
 CHOSEN = {
     "async-hubs_loop-asyncio",
     "async-subscribers_loop-uvloop-suspends",
@@ -84,6 +86,7 @@ def assert_stays_flat(bus: Bus, work: Callable[[int], None], count: int) -> None
     assert left["dropped"] == left["failed"] == 0
 
 
+@pytest.mark.heavy
 def test_a_million_subscriptions_leave_nothing_behind(some_bus: Bus):
     hub, handlers = some_bus.hub, [handler_of(some_bus) for _ in range(3)]
     client = PubSub(hub, "ann")
@@ -108,6 +111,7 @@ def test_a_million_subscriptions_leave_nothing_behind(some_bus: Bus):
     assert_stays_flat(some_bus, lambda count: some_bus.run(come_and_go, count), MILLION)
 
 
+@pytest.mark.heavy
 def test_a_hundred_thousand_sessions_that_come_talk_and_go_leave_nothing_behind(some_bus: Bus):
     class Page:
         def __init__(self, number: int) -> None:
@@ -138,6 +142,7 @@ def test_a_hundred_thousand_sessions_that_come_talk_and_go_leave_nothing_behind(
     assert_stays_flat(some_bus, work, 100_000)
 
 
+@pytest.mark.heavy
 def test_a_million_messages_leave_nothing_behind(some_bus: Bus):
     # A handler that suspends takes a task for each message, and ten times as long.
     hub, total = some_bus.hub, MILLION // 5 if some_bus.mode.suspends else MILLION
@@ -167,6 +172,7 @@ def test_a_million_messages_leave_nothing_behind(some_bus: Bus):
     assert_stays_flat(some_bus, and_go, total)
 
 
+@pytest.mark.heavy
 def test_ten_thousand_cyclic_pages_are_collected(some_bus: Bus):
     class Page:
         def __init__(self, number: int) -> None:

@@ -24,6 +24,7 @@ def number(what: str, text: str) -> int:
     return int(found[1].replace(",", ""))
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(20 + 4 * DEADLINE)
 def test_under_load_everybody_gets_exactly_what_was_sent_in_one_order_and_nothing_after_goodbye():
     # A new seed each time: the run says which, and how to repeat it.
