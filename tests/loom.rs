@@ -10,6 +10,8 @@
     reason = "a lock is poisoned where its model has failed already"
 )]
 
+#[path = "loom/closing.rs"]
+mod closing;
 #[path = "loom/hub.rs"]
 mod hub;
 #[path = "loom/inline.rs"]

@@ -1,5 +1,6 @@
 //! The router against a naive model in everything that it does: lanes that are walked, workers,
-//! busy handlers, losses, and subscriptions that come and go at any moment.
+//! busy handlers, losses under every policy, subscriptions that come and go at any moment, a hub that
+//! is closed, and one that goes on in a child process.
 //!
 //! Each case is a random sequence of the steps that senders, deliverers, handlers and sessions
 //! make, in any order in which threads could make them. After each step the router must have done
@@ -15,6 +16,7 @@ mod hub;
 #[path = "machine/model.rs"]
 mod model;
 
+use _core::core::backlog::OverflowPolicy::{self, DropNewest, DropOldest, Unsubscribe};
 use proptest::prelude::*;
 
 use hub::Hub;
@@ -103,12 +105,18 @@ enum Step {
     Lose {
         worker: usize,
     },
+    /// The hub is closed.
+    Close,
+    /// Who closed it waits no longer.
+    GiveUp,
+    /// The process was forked, and this is the child's copy.
+    Renew,
 }
 
 /// A step of a random kind. A table of numbers, because a choice between strategies costs more
 /// than everything else here.
 fn step() -> impl Strategy<Value = Step> {
-    (0..90u8, 0..3u8, 0..4u8, any::<u8>()).prop_map(|(kind, a, b, c)| {
+    (0..93u8, 0..3u8, 0..4u8, any::<u8>()).prop_map(|(kind, a, b, c)| {
         let (session, worker) = (a, usize::from(b) % WORKERS);
         let (walked, looped) = ([LOOP, INLINE, TRANSIENT], [LOOP, TRANSIENT]);
         match kind {
@@ -157,34 +165,43 @@ fn step() -> impl Strategy<Value = Step> {
             },
             84..87 => Step::PutBack { worker },
             87..89 => Step::Dismiss { worker },
-            _ => Step::Lose { worker },
+            89 => Step::Lose { worker },
+            90 if c % 4 == 0 => Step::Close,
+            91 if c % 4 == 0 => Step::Renew,
+            _ => Step::GiveUp,
         }
     })
 }
 
-/// Makes all the steps, then delivers what is left, then ends every subscription.
-fn play(steps: &[Step]) {
-    let mut hub = Hub::new();
+/// Makes all the steps, then delivers what is left, then ends every subscription, or the hub.
+fn play(overflow: OverflowPolicy, steps: &[Step], closes: bool) {
+    let mut hub = Hub::new(overflow);
     for step in steps {
         hub.make(step);
         hub.check();
     }
     hub.finish();
     hub.check_deliveries();
-    hub.leave();
+    if closes {
+        hub.shut();
+    } else {
+        hub.leave();
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(20_000)
+        ..ProptestConfig::with_cases(15_000)
     })]
 
     #[test]
     fn whatever_happens_in_whatever_order_the_router_does_what_a_plain_list_says(
+        overflow in prop::sample::select(vec![DropOldest, DropNewest, Unsubscribe]),
         steps in prop::collection::vec(step(), 1..120),
+        closes in any::<bool>(),
     ) {
-        play(&steps);
+        play(overflow, &steps, closes);
     }
 }
 
@@ -218,5 +235,5 @@ fn what_waited_for_an_awaitable_goes_before_a_full_queue_whose_oldest_stays_lost
     for begins in [true, false, false, false] {
         steps.extend([publish(), log(begins)]);
     }
-    play(&steps);
+    play(DropOldest, &steps, false);
 }

@@ -391,6 +391,32 @@ fn a_topic_whose_messages_all_gave_way_is_forgotten_with_its_last_subscriber() {
 }
 
 #[test]
+fn what_gave_way_before_a_hub_was_given_up_is_not_lost_by_that_once_more() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.subscribe(b"ann", None, 0, listener(1));
+    for message in 0..=u64::from(LIMIT) {
+        router.publish(None, None, || message, &mut trash);
+    }
+    router.close();
+    assert_eq!(router.give_up(&mut trash), LIMIT as usize);
+    assert_eq!(router.sizes().dropped, LIMIT as usize + 1);
+}
+
+#[test]
+fn a_hub_that_was_given_up_keeps_no_handler_that_nobody_goes_on_with() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    let awaited = router.subscribe(b"ann", None, 0, listener(1));
+    router.enter(&awaited);
+    assert_eq!(router.resume(0, awaited.clone()), Some(0));
+    router.interrupt(0, None);
+    router.close();
+    router.give_up(&mut trash);
+    trash.discard();
+    assert_eq!(Arc::strong_count(&awaited), 1);
+    assert_eq!(router.calls_under_way(), 0);
+}
+
+#[test]
 fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_started() {
     let mut router: Tested = Router::new(LIMIT, OverflowPolicy::DropOldest);
     router.add_lane(true, 2, |lane| lane);

@@ -512,6 +512,15 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
     }
 
+    /// Counts what has given way so far and is still there.
+    fn settle_logs(&mut self, trash: &mut Trash<H, M, D>) {
+        let before = trash.logged.len();
+        for (_, lane) in &mut self.lanes {
+            lane.log.purge(&self.registry, &mut trash.logged);
+        }
+        self.settle_losses(before, trash);
+    }
+
     /// Puts the lane to sleep, perhaps in the middle of a message; the next deliverer goes on with
     /// it.
     pub fn interrupt(&mut self, lane: LaneKey, fanout: Option<Fanout<H, M>>) {
@@ -558,6 +567,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Gives up everything that waits, and ends every subscription; returns how many deliveries
     /// are lost by it.
     pub fn clear(&mut self, trash: &mut Trash<H, M, D>) -> usize {
+        self.settle_logs(trash);
         let before = self.dropped;
         let lanes: Vec<_> = self.lanes.iter().map(|(index, _)| index).collect();
         for lane in lanes {
@@ -567,6 +577,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             self.abandon_calls(lane, trash);
         }
         self.abandon_mailboxes(trash);
+        self.abandon_resumed(trash);
         for subscription in self.registry.iter().cloned().collect::<Vec<_>>() {
             self.cancel(&subscription, trash);
             trash.subscriptions.push(subscription);

@@ -46,6 +46,33 @@ pub type Subscription = Arc<_core::core::subscription::Subscription<Handler>>;
 /// What handlers got, in the order in which their calls began.
 pub type Delivered = Vec<(u8, u64)>;
 
+/// Somebody who waits for a closed hub to have nothing left to deliver.
+#[derive(Default)]
+pub struct Watcher {
+    told: Mutex<usize>,
+    telling: Condvar,
+}
+
+impl Watcher {
+    fn tell(&self) {
+        *self.told.lock().unwrap() += 1;
+        self.telling.notify_all();
+    }
+
+    /// Waits until it is told.
+    pub fn wait(&self) {
+        let mut told = self.told.lock().unwrap();
+        while *told == 0 {
+            told = self.telling.wait(told).unwrap();
+        }
+    }
+
+    /// How many times it was told.
+    pub fn told(&self) -> usize {
+        *self.told.lock().unwrap()
+    }
+}
+
 /// The router and its lock.
 pub struct Locked {
     router: Mutex<Hub>,
@@ -53,6 +80,8 @@ pub struct Locked {
     delivery: Condvar,
     /// Whether the subscription that a model cancels is gone, for all that its owner knows.
     gone: AtomicBool,
+    /// Who waits for the hub to close.
+    watchers: Mutex<Vec<Arc<Watcher>>>,
     /// Whether a deliverer may have gone to sleep with messages in the log, as Ctrl-C makes it.
     pub may_sleep: bool,
 }
@@ -66,6 +95,7 @@ impl Locked {
             delivered: Mutex::new(Vec::new()),
             delivery: Condvar::new(),
             gone: AtomicBool::new(false),
+            watchers: Mutex::new(Vec::new()),
             may_sleep: false,
         }
     }
@@ -78,21 +108,44 @@ impl Locked {
         change: impl FnOnce(&mut Hub, &mut Trash) -> T,
     ) -> T {
         let mut trash = Trash::default();
-        let result = {
+        let (result, finished) = {
             let mut router = self.router.lock().unwrap();
+            let was_finished = router.is_finished();
             let result = change(&mut router, &mut trash);
             if router.is_asleep(LANE) && !self.may_sleep {
                 assert!(!router.has_log(LANE), "asleep, with messages in the log");
                 assert!(!has_ready(), "asleep, with work in the run queue");
             }
-            result
+            let closes = router.is_closed() && !was_finished;
+            (result, closes && router.finish(&mut trash))
         };
         trash.discard();
+        if finished {
+            self.tell_watchers();
+        }
         result
     }
 
     pub fn change<T>(&self, change: impl FnOnce(&mut Hub, &mut Trash) -> T) -> T {
         self.change_with(|| false, change)
+    }
+
+    /// As `Closing::when_done`.
+    pub fn watch(&self) -> Arc<Watcher> {
+        let watcher = Arc::new(Watcher::default());
+        self.watchers.lock().unwrap().push(watcher.clone());
+        if self.change(|router, _| router.is_finished()) {
+            // It may have been too late to be told.
+            self.tell_watchers();
+        }
+        watcher
+    }
+
+    fn tell_watchers(&self) {
+        let watchers = std::mem::take(&mut *self.watchers.lock().unwrap());
+        for watcher in watchers {
+            watcher.tell();
+        }
     }
 
     pub fn subscribe(&self, session: &[u8], name: u8, does: Does) -> Subscription {

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use _core::core::backlog::OverflowPolicy;
+
 use crate::{INLINE, LIMIT, LOOP, POOL, TRANSIENT, WORKERS};
 
 pub type Id = u64;
@@ -48,6 +50,8 @@ pub struct Walk {
 #[derive(Default)]
 pub struct Lane {
     pub log: VecDeque<Entry>,
+    /// Messages that gave way, and are not yet counted as dropped.
+    gave_way: Vec<Entry>,
     bursts: BTreeMap<u8, u32>,
     pub interrupted: Option<Walk>,
     pub awake: usize,
@@ -73,6 +77,7 @@ pub enum Token {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lost {
     Dropped(Id, Message, u32),
+    CutOff(Id, Message, u32),
     CaughtUp(Message, u32),
 }
 
@@ -91,14 +96,21 @@ pub enum Parked {
     Free,
     Waiting,
     Dropped(u32),
+    CutOff(u32),
 }
 
 /// A call waits in a queue.
 struct Waits;
 
-#[derive(Default)]
 pub struct Model {
+    overflow: OverflowPolicy,
     pub sequence: u64,
+    pub published: u64,
+    /// Deliveries given up in logs and with queues. Those for which there was no room in a queue or
+    /// a mailbox are told instead.
+    pub dropped: usize,
+    pub closed: bool,
+    pub finished: bool,
     pub listed: Vec<Listed>,
     pub lanes: BTreeMap<u32, Lane>,
     sessions: BTreeMap<u8, Session>,
@@ -110,8 +122,22 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(overflow: OverflowPolicy) -> Self {
+        Self {
+            overflow,
+            sequence: 0,
+            published: 0,
+            dropped: 0,
+            closed: false,
+            finished: false,
+            listed: Vec::new(),
+            lanes: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            overlapping: VecDeque::new(),
+            run_queue: VecDeque::new(),
+            turn: 0,
+            losses: Vec::new(),
+        }
     }
 
     pub fn lane(&mut self, lane: u32) -> &mut Lane {
@@ -152,6 +178,12 @@ impl Model {
     pub fn has_log(&self, lane: u32) -> bool {
         let lane = self.lanes.get(&lane);
         lane.is_some_and(|lane| !lane.log.is_empty() || lane.interrupted.is_some())
+    }
+
+    pub fn calls_under_way(&self) -> usize {
+        let going_on: u32 = self.listed.iter().map(|s| s.under_way).sum();
+        let calling: usize = self.lanes.values().map(|lane| lane.calling).sum();
+        going_on as usize + calling
     }
 
     // ---- subscriptions ----------------------------------------------------------------------
@@ -209,6 +241,7 @@ impl Model {
 
     /// Sends; returns the message, who has to be woken, and whether a burst of losses began.
     pub fn publish(&mut self, topic: u8, except: Option<u8>) -> (Message, Vec<u32>, bool) {
+        self.published += 1;
         let message = self.sequence + 1;
         let (mut woken, mut burst) = (Vec::new(), false);
         let entry = Entry {
@@ -237,19 +270,39 @@ impl Model {
     }
 
     fn append(&mut self, lane: u32, entry: Entry) -> bool {
-        let topic = entry.topic;
+        let (topic, overflow) = (entry.topic, self.overflow);
         let state = self.lane(lane);
-        state.log.push_back(entry);
-        if state.log.iter().filter(|e| e.topic == topic).count() <= LIMIT as usize {
+        if state.log.iter().filter(|e| e.topic == topic).count() < LIMIT as usize {
+            state.log.push_back(entry);
             return false;
         }
-        let oldest = state.log.iter().position(|e| e.topic == topic);
-        let lost = oldest.and_then(|at| state.log.remove(at)).expect("full");
         let burst = state.bursts.entry(topic).or_default();
         *burst += 1;
         let first = *burst == 1;
+        if overflow == OverflowPolicy::DropNewest {
+            self.dropped += self.lose_for_all(lane, &entry, 0);
+            return first;
+        }
+        state.log.push_back(entry);
+        let oldest = state.log.iter().position(|e| e.topic == topic);
+        let lost = oldest.and_then(|at| state.log.remove(at)).expect("full");
+        state.gave_way.push(lost);
+        let is_compacted = state.gave_way.len() > state.log.len();
         self.lose_for_all(lane, &lost, 0);
+        if is_compacted {
+            self.count_given_way(lane, Message::MAX);
+        }
         first
+    }
+
+    /// Counts what gave way and was sent earlier than `before`: who is left now lost it.
+    fn count_given_way(&mut self, lane: u32, before: Message) {
+        let gave_way = &mut self.lane(lane).gave_way;
+        let (counted, later) = gave_way.iter().partition(|e| e.message < before);
+        *gave_way = later;
+        let counted: Vec<Entry> = counted;
+        let lost = counted.iter().map(|e| self.left(lane, e, 0).count());
+        self.dropped += lost.sum::<usize>();
     }
 
     fn hire(&mut self, lane: u32) -> bool {
@@ -294,6 +347,8 @@ impl Model {
             return Some(walk);
         }
         loop {
+            let first = self.lane(lane).log.front().map(|entry| entry.message);
+            self.count_given_way(lane, first.unwrap_or(Message::MAX));
             let state = self.lane(lane);
             let entry = state.log.pop_front()?;
             let is_last = state.log.iter().all(|e| e.topic != entry.topic);
@@ -332,7 +387,7 @@ impl Model {
     pub fn abandon(&mut self, lane: u32) -> usize {
         let mut count = 0;
         while let Some(walk) = self.pop(lane) {
-            self.lose_walk(lane, &walk);
+            self.dropped += self.lose_walk(lane, &walk);
             count += 1;
         }
         self.lane(lane).awake = 0;
@@ -358,10 +413,30 @@ impl Model {
         if s.mailbox.len() <= LIMIT as usize {
             return Parked::Waiting;
         }
-        let lost = s.mailbox.pop_front();
-        s.lost.extend(lost);
+        let lost = match self.overflow {
+            OverflowPolicy::DropOldest => self.find(id).mailbox.pop_front(),
+            OverflowPolicy::DropNewest => self.find(id).mailbox.pop_back(),
+            OverflowPolicy::Unsubscribe => return Parked::CutOff(self.expel(id)),
+        };
+        Parked::Dropped(self.lose(id, lost.expect("full")))
+    }
+
+    /// Notes that a handler does not get a message; returns the size of the burst.
+    fn lose(&mut self, id: Id, message: Message) -> u32 {
+        let s = self.find(id);
+        s.lost.push(message);
         s.burst += 1;
-        Parked::Dropped(s.burst)
+        s.burst
+    }
+
+    /// Ends a subscription; returns how many messages wait for it, wherever.
+    fn expel(&mut self, id: Id) -> u32 {
+        let mail = self.find(id).mailbox.len();
+        let queues = self.sessions.values().map(|s| &s.queue);
+        let calls = queues.chain([&self.overlapping]).flatten();
+        let lost = mail + calls.filter(|(other, _)| *other == id).count();
+        self.cancel_where(|s| s.id == id);
+        u32::try_from(lost).expect("few")
     }
 
     pub fn unpark(&mut self, id: Id) -> (Option<Message>, Option<u32>) {
@@ -432,9 +507,7 @@ impl Model {
             if self.overlapping.is_empty() {
                 return Ok(None);
             }
-            let losses = &mut self.losses;
-            let queue = &mut self.overlapping;
-            if enqueue(queue, &mut self.listed, losses, id, message) {
+            if self.enqueue(id, message) {
                 self.run_queue.push_back(Token::Overlapping);
             }
             return Err(Waits);
@@ -445,8 +518,7 @@ impl Model {
         if !was_scheduled && std::mem::replace(&mut state.turn, turn) != turn {
             return Ok(Some(session));
         }
-        let losses = &mut self.losses;
-        enqueue(&mut state.queue, &mut self.listed, losses, id, message);
+        self.enqueue(id, message);
         if !was_scheduled {
             self.run_queue.push_back(Token::Session(session));
         }
@@ -457,8 +529,44 @@ impl Model {
         match self.park(id, message) {
             Parked::Free => return true,
             Parked::Dropped(count) => self.losses.push(Lost::Dropped(id, message, count)),
+            Parked::CutOff(count) => self.losses.push(Lost::CutOff(id, message, count)),
             Parked::Waiting => {}
         }
+        false
+    }
+
+    /// Where the calls of a handler wait for a worker.
+    fn queue(&mut self, id: Id) -> &mut VecDeque<(Id, Message)> {
+        let (session, overlaps) = (self.find(id).session, self.find(id).overlaps);
+        match self.sessions.get_mut(&session) {
+            Some(state) if !overlaps => &mut state.queue,
+            _ => &mut self.overlapping,
+        }
+    }
+
+    /// Appends a call, if there is room or an older one gives way; tells whether the queue has
+    /// grown.
+    fn enqueue(&mut self, id: Id, message: Message) -> bool {
+        let queue = self.queue(id);
+        queue.push_back((id, message));
+        if queue.iter().filter(|(other, _)| *other == id).count() <= LIMIT as usize {
+            return true;
+        }
+        let lost = match self.overflow {
+            OverflowPolicy::DropOldest => {
+                let queue = self.queue(id);
+                let oldest = queue.iter().position(|(other, _)| *other == id);
+                oldest.and_then(|at| queue.remove(at))
+            }
+            OverflowPolicy::DropNewest => self.queue(id).pop_back(),
+            OverflowPolicy::Unsubscribe => {
+                let count = self.expel(id);
+                self.losses.push(Lost::CutOff(id, message, count));
+                return false;
+            }
+        };
+        let count = self.lose(id, lost.expect("full").1);
+        self.losses.push(Lost::Dropped(id, message, count));
         false
     }
 
@@ -495,7 +603,10 @@ impl Model {
     }
 
     pub fn put_back(&mut self, session: u8) {
-        let state = self.sessions.get_mut(&session).expect("a worker has it");
+        // It is gone if the hub gave it up meanwhile.
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
         state.scheduled = !state.queue.is_empty();
         if state.scheduled {
             self.run_queue.push_back(Token::Session(session));
@@ -505,7 +616,7 @@ impl Model {
 
     pub fn next_call(&mut self, session: u8) -> Option<Call> {
         loop {
-            let state = self.sessions.get_mut(&session).expect("a worker has it");
+            let state = self.sessions.get_mut(&session)?;
             let Some((id, message)) = state.queue.pop_front() else {
                 state.scheduled = false;
                 self.forget();
@@ -536,11 +647,7 @@ impl Model {
             return false;
         }
         for &message in mail.iter().rev() {
-            let queue = match self.sessions.get_mut(&session) {
-                Some(state) if !overlaps => &mut state.queue,
-                _ => &mut self.overlapping,
-            };
-            queue.push_front((id, message));
+            self.queue(id).push_front((id, message));
         }
         if overlaps {
             let tokens = mail.iter().map(|_| Token::Overlapping);
@@ -557,13 +664,14 @@ impl Model {
 
     pub fn dismiss(&mut self) -> bool {
         let done = !self.has_log(POOL) && self.run_queue.is_empty();
-        self.lane(POOL).awake -= usize::from(done);
+        let lane = self.lane(POOL);
+        lane.awake = lane.awake.saturating_sub(usize::from(done));
         done
     }
 
     pub fn lose_worker(&mut self) -> bool {
         let lane = self.lane(POOL);
-        lane.awake -= 1;
+        lane.awake = lane.awake.saturating_sub(1);
         lane.awake == 0
     }
 
@@ -576,9 +684,88 @@ impl Model {
         for &(id, message) in &calls {
             self.find(id).lost.push(message);
         }
-        self.run_queue.clear();
+        self.dropped += calls.len();
         self.forget();
         calls.len()
+    }
+
+    // ---- closing ----------------------------------------------------------------------------
+
+    /// Whether nothing is queued, and nobody is delivering.
+    fn is_idle(&self) -> bool {
+        let is_asleep = |lane: &Lane| lane.awake == 0 && lane.resumed.is_empty();
+        let is_quiet = |key: &u32| !self.has_log(*key) && is_asleep(&self.lanes[key]);
+        let goes_on = self.listed.iter().any(|s| s.under_way > 0);
+        self.pending() == 0 && !goes_on && self.lanes.keys().all(is_quiet)
+    }
+
+    /// A closed hub is finished once it is idle: then everybody has got everything.
+    pub fn conclude(&mut self) {
+        if self.closed && !self.finished && self.is_idle() {
+            let lost = self.give_up(&[]);
+            assert_eq!(lost, 0, "nothing was left");
+        }
+    }
+
+    /// Gives up everything but the messages that deliverers are in the middle of; returns how many
+    /// deliveries are lost by it.
+    pub fn give_up(&mut self, in_hand: &[(u32, Walk)]) -> usize {
+        for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
+            self.count_given_way(lane, Message::MAX);
+        }
+        let lost = |model: &Self| model.listed.iter().map(|s| s.lost.len()).sum::<usize>();
+        let (before, dropped) = (lost(self), self.dropped);
+        for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
+            self.abandon(lane);
+            for id in std::mem::take(&mut self.lane(lane).resumed) {
+                self.find(id).under_way -= 1;
+            }
+        }
+        self.abandon_calls();
+        for s in &mut self.listed {
+            self.dropped += s.mailbox.len();
+            s.lost.extend(s.mailbox.drain(..));
+        }
+        let given_up = self.dropped - dropped;
+        assert_eq!(given_up, lost(self) - before, "counted, each once");
+        for (lane, walk) in in_hand {
+            self.lose_walk(*lane, walk);
+        }
+        self.check_accounts();
+        self.cancel_where(|_| true);
+        self.finished = true;
+        given_up
+    }
+
+    /// Who is subscribed has got every message, or lost it, once.
+    pub fn check_accounts(&self) {
+        for s in self.live() {
+            let mut all = [&s.got[..], &s.lost[..]].concat();
+            all.sort_unstable();
+            assert_eq!(all, s.sent, "got or lost, each once");
+        }
+    }
+
+    // ---- a process of its own ---------------------------------------------------------------
+
+    /// Forgets what is queued and who is delivering, as if it had never been sent.
+    pub fn renew(&mut self) {
+        for lane in self.lanes.values_mut() {
+            *lane = Lane::default();
+        }
+        for session in self.sessions.values_mut() {
+            session.queue.clear();
+            session.scheduled = false;
+        }
+        self.overlapping.clear();
+        self.run_queue.clear();
+        for s in &mut self.listed {
+            s.mailbox.clear();
+            (s.under_way, s.burst) = (0, 0);
+            s.sent = [&s.got[..], &s.lost[..]].concat();
+            s.sent.sort_unstable();
+        }
+        self.forget();
     }
 
     /// Whether a lane sleeps because Ctrl-C stopped its deliverer.
@@ -600,7 +787,8 @@ impl Model {
             );
         }
         let pool = self.lanes.get(&POOL);
-        if pool.is_none_or(|pool| pool.awake == 0) {
+        // Workers of a hub that has given up find in it what is not there any more.
+        if !self.finished && pool.is_none_or(|pool| pool.awake == 0) {
             assert!(self.run_queue.is_empty(), "asleep with work to take");
         }
         for session in self.sessions.values() {
@@ -610,26 +798,4 @@ impl Model {
         let tokens = tokens.filter(|t| **t == Token::Overlapping).count();
         assert!(self.overlapping.len() <= tokens);
     }
-}
-
-/// Appends a call, before which the subscription's oldest gives way beyond the limit; tells
-/// whether the queue has grown.
-fn enqueue(
-    queue: &mut VecDeque<(Id, Message)>,
-    listed: &mut [Listed],
-    losses: &mut Vec<Lost>,
-    id: Id,
-    message: Message,
-) -> bool {
-    queue.push_back((id, message));
-    if queue.iter().filter(|(other, _)| *other == id).count() <= LIMIT as usize {
-        return true;
-    }
-    let oldest = queue.iter().position(|(other, _)| *other == id);
-    let lost = oldest.and_then(|at| queue.remove(at)).expect("full");
-    let s = listed.iter_mut().find(|s| s.id == id).expect("listed");
-    s.lost.push(lost.1);
-    s.burst += 1;
-    losses.push(Lost::Dropped(id, message, s.burst));
-    false
 }

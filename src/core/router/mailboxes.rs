@@ -71,6 +71,15 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
     }
 
+    /// Enters that the calls are over of handlers that nobody goes on with.
+    pub(super) fn abandon_resumed(&mut self, trash: &mut Trash<H, M, D>) {
+        let resumed = self.lanes.iter_mut().map(|(_, lane)| &mut lane.resumed);
+        for subscription in resumed.flat_map(std::mem::take).collect::<Vec<_>>() {
+            self.leave(&subscription);
+            trash.subscriptions.push(subscription);
+        }
+    }
+
     /// The next message that waits for a handler whose call is over. Without one, the call is
     /// entered as over, and the second value is the size of the burst of losses that ends with it.
     pub fn unpark(
