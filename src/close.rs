@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
 
 use crate::delivery::event_loop::running;
+use crate::delivery::handler::is_quit;
 use crate::hub::PubSubHub;
 use crate::name::must_be;
 use crate::python;
@@ -74,7 +75,7 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
 pub fn close(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
     static EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = hub.py();
-    let closing = Closing::new(hub.clone());
+    let closing = Closing::new(hub.clone())?;
     if closing.is_done(py) || closing.would_block(py)? {
         return Ok(());
     }
@@ -93,7 +94,7 @@ pub fn aclose<'py>(hub: &Bound<'py, PubSubHub>, timeout: &Timeout) -> PyResult<B
     static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = hub.py();
     let wait = WAIT.import(py, "pagebus._closing", "aclose")?;
-    let closing = Bound::new(py, Closing::new(hub.clone()))?;
+    let closing = Bound::new(py, Closing::new(hub.clone())?)?;
     python::call(
         wait,
         [closing.as_any(), timeout.0.into_pyobject(py)?.as_any()],
@@ -136,10 +137,18 @@ impl Watchers {
 pub struct Closing(Py<PubSubHub>);
 
 impl Closing {
-    /// Closes the hub.
-    fn new(hub: Bound<'_, PubSubHub>) -> Self {
-        hub.get().change(hub.py(), |router, _| router.close());
-        Self(hub.unbind())
+    /// Closes the hub. Fails only with what is meant for the process, which a handler can raise.
+    fn new(hub: Bound<'_, PubSubHub>) -> PyResult<Self> {
+        let asleep = hub.get().change(hub.py(), |router, _| router.close());
+        let mut result = Ok(());
+        for deliverer in asleep {
+            match deliverer.wake(&hub) {
+                Err(error) if is_quit(hub.py(), &error) => result = Err(error),
+                // A loop or an executor that takes no work: what is lost by that has been reported.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        result.map(|()| Self(hub.unbind()))
     }
 
     /// Whether this thread would wait for itself, as inside one of the hub's handlers, or would

@@ -125,6 +125,38 @@ def test_closing_twice_is_as_good_as_once(queued_bus: Bus):
     assert got == list(range(50))
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_a_handler_left_undelivered_that_ends_the_program_is_delivered_by_close(
+    error: type[BaseException], log: Any
+):
+    hub, got = PubSubHub(), Recorder()
+
+    def end(message: Any) -> None:
+        raise error
+
+    hub.subscribe("ann", end)
+    hub.subscribe("bob", got.handler)
+    with pytest.raises(error), hub:
+        hub.send_all("last words")
+
+    assert got == ["last words"]
+    assert hub.stats().dropped == 0
+
+
+def test_close_does_not_wait_for_what_a_handler_that_ends_the_program_has_finished():
+    hub = PubSubHub()
+
+    def end(message: Any) -> None:
+        raise SystemExit
+
+    hub.subscribe("ann", end)
+    with pytest.raises(SystemExit):
+        hub.send_all("last words")
+    Closing(hub, timeout=None).wait()
+
+    assert hub.stats().subscriptions == 0
+
+
 def test_the_shorter_of_two_timeouts_ends_both(queued_bus: Bus, log: Any):
     _, gate = queue(queued_bus)
 
