@@ -25,20 +25,31 @@ thread_local! {
 }
 
 /// This thread is calling handlers of a hub, for as long as this lives.
-pub struct Delivering(());
+pub struct Delivering(*const PubSubHub);
 
 impl Delivering {
     /// Begins to call handlers of `hub`.
     pub fn begin(hub: &PubSubHub) -> Self {
         // A thread that ends has no list any more, and calls nobody.
         let _ = DELIVERING.try_with(|hubs| hubs.borrow_mut().push(hub));
-        Self(())
+        Self(hub)
+    }
+
+    /// Whether this thread is calling handlers of `hub`.
+    fn includes(hub: &PubSubHub) -> bool {
+        let hub: *const PubSubHub = hub;
+        DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub)) == Ok(true)
     }
 }
 
 impl Drop for Delivering {
     fn drop(&mut self) {
-        let _ = DELIVERING.try_with(|hubs| hubs.borrow_mut().pop());
+        // Not always the last one: greenlets of one thread take turns as they like.
+        let _ = DELIVERING.try_with(|hubs| {
+            let mut hubs = hubs.borrow_mut();
+            let place = hubs.iter().rposition(|&hub| hub == self.0);
+            place.map(|place| hubs.remove(place));
+        });
     }
 }
 
@@ -154,9 +165,7 @@ impl Closing {
     /// Whether this thread would wait for itself, as inside one of the hub's handlers, or would
     /// keep an event loop from going on.
     fn would_block(&self, py: Python<'_>) -> PyResult<bool> {
-        let hub: *const PubSubHub = self.0.get();
-        let delivers = DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub));
-        Ok(delivers == Ok(true) || running(py)?.is_some())
+        Ok(self.is_inside() || running(py)?.is_some())
     }
 }
 
@@ -164,6 +173,11 @@ impl Closing {
 impl Closing {
     fn is_done(&self, py: Python<'_>) -> bool {
         self.0.get().change(py, |router, _| router.is_finished())
+    }
+
+    /// Whether this thread is inside one of the hub's handlers.
+    fn is_inside(&self) -> bool {
+        Delivering::includes(self.0.get())
     }
 
     /// Calls `callback` when everything is delivered, or given up.
