@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
 
 use crate::delivery::event_loop::running;
+use crate::delivery::handler::is_quit;
 use crate::hub::PubSubHub;
 use crate::name::must_be;
 use crate::python;
@@ -24,20 +25,31 @@ thread_local! {
 }
 
 /// This thread is calling handlers of a hub, for as long as this lives.
-pub struct Delivering(());
+pub struct Delivering(*const PubSubHub);
 
 impl Delivering {
     /// Begins to call handlers of `hub`.
     pub fn begin(hub: &PubSubHub) -> Self {
         // A thread that ends has no list any more, and calls nobody.
         let _ = DELIVERING.try_with(|hubs| hubs.borrow_mut().push(hub));
-        Self(())
+        Self(hub)
+    }
+
+    /// Whether this thread is calling handlers of `hub`.
+    fn includes(hub: &PubSubHub) -> bool {
+        let hub: *const PubSubHub = hub;
+        DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub)) == Ok(true)
     }
 }
 
 impl Drop for Delivering {
     fn drop(&mut self) {
-        let _ = DELIVERING.try_with(|hubs| hubs.borrow_mut().pop());
+        // Not always the last one: greenlets of one thread take turns as they like.
+        let _ = DELIVERING.try_with(|hubs| {
+            let mut hubs = hubs.borrow_mut();
+            let place = hubs.iter().rposition(|&hub| hub == self.0);
+            place.map(|place| hubs.remove(place));
+        });
     }
 }
 
@@ -74,7 +86,7 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
 pub fn close(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
     static EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = hub.py();
-    let closing = Closing::new(hub.clone());
+    let closing = Closing::new(hub.clone())?;
     if closing.is_done(py) || closing.would_block(py)? {
         return Ok(());
     }
@@ -93,7 +105,7 @@ pub fn aclose<'py>(hub: &Bound<'py, PubSubHub>, timeout: &Timeout) -> PyResult<B
     static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = hub.py();
     let wait = WAIT.import(py, "pagebus._closing", "aclose")?;
-    let closing = Bound::new(py, Closing::new(hub.clone()))?;
+    let closing = Bound::new(py, Closing::new(hub.clone())?)?;
     python::call(
         wait,
         [closing.as_any(), timeout.0.into_pyobject(py)?.as_any()],
@@ -136,18 +148,24 @@ impl Watchers {
 pub struct Closing(Py<PubSubHub>);
 
 impl Closing {
-    /// Closes the hub.
-    fn new(hub: Bound<'_, PubSubHub>) -> Self {
-        hub.get().change(hub.py(), |router, _| router.close());
-        Self(hub.unbind())
+    /// Closes the hub. Fails only with what is meant for the process, which a handler can raise.
+    fn new(hub: Bound<'_, PubSubHub>) -> PyResult<Self> {
+        let asleep = hub.get().change(hub.py(), |router, _| router.close());
+        let mut result = Ok(());
+        for deliverer in asleep {
+            match deliverer.wake(&hub) {
+                Err(error) if is_quit(hub.py(), &error) => result = Err(error),
+                // A loop or an executor that takes no work: what is lost by that has been reported.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        result.map(|()| Self(hub.unbind()))
     }
 
     /// Whether this thread would wait for itself, as inside one of the hub's handlers, or would
     /// keep an event loop from going on.
     fn would_block(&self, py: Python<'_>) -> PyResult<bool> {
-        let hub: *const PubSubHub = self.0.get();
-        let delivers = DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub));
-        Ok(delivers == Ok(true) || running(py)?.is_some())
+        Ok(self.is_inside() || running(py)?.is_some())
     }
 }
 
@@ -155,6 +173,11 @@ impl Closing {
 impl Closing {
     fn is_done(&self, py: Python<'_>) -> bool {
         self.0.get().change(py, |router, _| router.is_finished())
+    }
+
+    /// Whether this thread is inside one of the hub's handlers.
+    fn is_inside(&self) -> bool {
+        Delivering::includes(self.0.get())
     }
 
     /// Calls `callback` when everything is delivered, or given up.

@@ -542,3 +542,21 @@ fn names_are_found_again_after_others_came_and_went() {
         assert_eq!(found.len(), usize::from(!gone), "session {number}");
     }
 }
+
+#[test]
+fn what_a_lane_left_half_way_is_handed_out_when_the_lane_goes() {
+    let mut router = router();
+    router.add_lane(false, 1, |lane| lane);
+    let (lane, ann) = (LANES, session(0));
+    let mut trash = Trash::default();
+    router.subscribe(&ann, None, lane, listener(0));
+    router.publish(None, None, || 1, &mut trash);
+    let half_way = router.next_fanout(lane, &mut trash);
+    assert!(half_way.is_some());
+    router.interrupt(lane, half_way);
+    assert!(trash.fanouts.is_empty());
+
+    router.unsubscribe(&ann, &Scope::All, &mut trash);
+    assert!(router.deliverer(lane).is_none());
+    assert_eq!(trash.fanouts.len(), 1);
+}

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -124,6 +125,38 @@ def test_closing_twice_is_as_good_as_once(queued_bus: Bus):
     queued_bus.hub.close()
 
     assert got == list(range(50))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_a_handler_left_undelivered_that_ends_the_program_is_delivered_by_close(
+    error: type[BaseException], log: Any
+):
+    hub, got = PubSubHub(), Recorder()
+
+    def end(message: Any) -> None:
+        raise error
+
+    hub.subscribe("ann", end)
+    hub.subscribe("bob", got.handler)
+    with pytest.raises(error), hub:
+        hub.send_all("last words")
+
+    assert got == ["last words"]
+    assert hub.stats().dropped == 0
+
+
+def test_close_does_not_wait_for_what_a_handler_that_ends_the_program_has_finished():
+    hub = PubSubHub()
+
+    def end(message: Any) -> None:
+        raise SystemExit
+
+    hub.subscribe("ann", end)
+    with pytest.raises(SystemExit):
+        hub.send_all("last words")
+    Closing(hub, timeout=None).wait()
+
+    assert hub.stats().subscriptions == 0
 
 
 def test_the_shorter_of_two_timeouts_ends_both(queued_bus: Bus, log: Any):
@@ -260,6 +293,50 @@ def test_an_async_handler_may_await_the_end_without_waiting_for_itself():
     loop.close()
 
     assert hub.closed
+
+
+def test_an_async_handler_of_another_hub_waits_for_the_end():
+    loop, got = LoopThread(), Recorder()
+    hub, other = PubSubHub(loop.loop), PubSubHub(loop.loop)
+    gate = Gate()
+
+    async def wait(message: Any) -> None:
+        await gate.passed()
+        got.record(message)
+
+    async def close(message: Any) -> None:
+        asyncio.get_running_loop().call_soon(gate.open)
+        await other.aclose(timeout=None)
+        got.record(message)
+
+    other.subscribe("ann", wait)
+    hub.subscribe("bob", close)
+    other.send_all("delivered")
+    gate.arrivals.wait(1)
+    hub.send_all("closed")
+    got.wait(2)
+    loop.spin()
+    loop.close()
+
+    assert got == ["delivered", "closed"]
+
+
+def test_nobody_is_told_of_the_end_whose_loop_is_closed(
+    queued_bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    _, gate = queue(queued_bus)
+
+    async def cancelled() -> None:
+        await asyncio.wait_for(queued_bus.hub.aclose(timeout=None), SOON)
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(cancelled())
+    gate.open()
+    Closing(queued_bus.hub).wait()
+
+    assert unraisable == []
 
 
 def test_with_closes_the_hub_when_its_block_ends():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Protocol, TypeVar
 
 from pagebus._task import HandlerTask
@@ -15,6 +16,9 @@ class Closing(Protocol):
 
     def is_done(self) -> bool:
         """Whether everything is delivered, or given up."""
+
+    def is_inside(self) -> bool:
+        """Whether this thread is inside one of the hub's handlers."""
 
     def when_done(self, callback: object, /) -> None:
         """Call ``callback`` when that is so, on whatever thread."""
@@ -30,11 +34,18 @@ async def entered(hub: T) -> T:
 
 async def aclose(closing: Closing, timeout: float | None) -> None:
     """Wait until everything is delivered, for so many seconds, and give up what is left then."""
-    # A handler would wait for its own end.
-    if closing.is_done() or isinstance(asyncio.current_task(), HandlerTask):
+    # A handler would wait for its own end, but one of another hub would not.
+    is_handler = isinstance(asyncio.current_task(), HandlerTask) and closing.is_inside()
+    if closing.is_done() or is_handler:
         return
     loop, done = asyncio.get_running_loop(), asyncio.Event()
-    closing.when_done(lambda: loop.call_soon_threadsafe(done.set))
+
+    def tell() -> None:
+        # If this coroutine was cancelled, its loop may be closed meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(done.set)
+
+    closing.when_done(tell)
     try:
         await asyncio.wait_for(done.wait(), timeout)
     except asyncio.TimeoutError:

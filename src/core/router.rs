@@ -173,9 +173,15 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &self.registry
     }
 
-    /// Refuses sends and subscriptions from now on.
-    pub fn close(&mut self) {
+    /// Refuses sends and subscriptions from now on. What a lane left half way waits for the next
+    /// send, which does not come any more: the deliverers that are returned must be woken for it.
+    pub fn close(&mut self) -> SmallVec<[D; 2]> {
         self.closed = true;
+        let lanes = self.lanes.iter_mut().map(|(_, lane)| lane);
+        let asleep = lanes.filter(|lane| lane.awake == 0 && !lane.is_idle());
+        asleep
+            .filter_map(|lane| lane.hire().then(|| lane.deliverer.clone()))
+            .collect()
     }
 
     /// Whether [`Self::close`] was called.
@@ -386,9 +392,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return;
         };
         if !state.permanent && state.groups == 0 && state.awake == 0 {
-            trash
-                .deliverers
-                .push(self.lanes.remove(lane as usize).deliverer);
+            let state = self.lanes.remove(lane as usize);
+            trash.fanouts.extend(state.interrupted);
+            trash.deliverers.push(state.deliverer);
         }
     }
 

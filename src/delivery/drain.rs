@@ -23,6 +23,7 @@ use super::pace::Pace;
 use super::serving::Serving;
 use super::walk::{SLICE, STRIDE, Stop, Walk};
 use super::watch::{Interest, Watch};
+use crate::close::Delivering;
 use crate::fork::Shared;
 use crate::python;
 use crate::report;
@@ -177,8 +178,14 @@ impl Drain {
         let phase = self.phase.lock().take();
         match phase {
             None => thrown.map_or(Ok(None), Err),
-            Some(Phase::Serving(serving)) => self.serve(py, serving, thrown),
-            Some(Phase::Dispatching(duty)) => self.dispatch(py, duty, thrown),
+            Some(Phase::Serving(serving)) => {
+                let _delivering = Delivering::begin(serving.hub.get());
+                self.serve(py, serving, thrown)
+            }
+            Some(Phase::Dispatching(duty)) => {
+                let _delivering = Delivering::begin(duty.hub.get());
+                self.dispatch(py, duty, thrown)
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use pyo3::types::PyType;
 use triomphe::Arc;
 
 use super::context::Contexts;
+use super::handler::is_quit;
 use super::nudge::Nudge;
 use super::pace::Pace;
 use super::{Deliverer, Envelope, Router, Subscription, Trash, call, finish};
@@ -111,26 +112,39 @@ impl ExecutorLane {
     /// Starts a job for a worker that was entered. If the executor takes none, that is the
     /// sender's error, unless another worker does the work.
     pub fn wake(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
-        match self.submit(hub) {
+        let (submitted, outside) = self.submit(hub);
+        match submitted {
             Err(error) if lose_worker(hub) => Err(error),
-            _ => Ok(()),
+            _ => outside,
         }
     }
 
-    fn submit(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+    /// Gives the executor a job; if it takes none, the worker's place stays with the caller. The
+    /// second value is what came from outside meanwhile, as with [`python::insist`].
+    fn submit(&self, hub: &Bound<'_, PubSubHub>) -> (PyResult<()>, PyResult<()>) {
         let py = hub.py();
-        let executor = self.executor(py)?;
         let job = Job {
             hub: Mutex::new(Some(hub.clone().unbind())),
             process: Process::this(),
         };
-        let job = Bound::new(py, job)?;
-        let submitted = python::call_method(&executor, intern!(py, "submit"), [job.as_any()], None);
-        submitted.map(drop).inspect_err(|_| {
-            // The worker's place stays with the caller.
+        let ready = self
+            .executor(py)
+            .and_then(|e| Ok((e, Bound::new(py, job)?)));
+        let (executor, job) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return (Err(error), Ok(())),
+        };
+        // Submitted twice, it works once.
+        let (submitted, outside) = python::insist(py, || {
+            let submit = intern!(py, "submit");
+            python::call_method(&executor, submit, [job.as_any()], None).map(drop)
+        });
+        let submitted = submitted.or_else(|error| {
+            // Where the error came after all, the job may be at work.
             let hub = job.get().hub.lock().take();
-            drop(hub);
-        })
+            hub.map_or(Ok(()), |_hub| Err(error))
+        });
+        (submitted, outside)
     }
 
     /// Enters a session, or a call that may overlap, for any worker to take.
@@ -294,11 +308,17 @@ impl Site for Bench<'_, '_> {
     }
 
     fn start_worker(&self) {
-        let _ = self.lane.wake(self.hub);
+        let woken = self.lane.wake(self.hub);
+        self.pass_to_program(woken);
     }
 
     fn submit_successor(&self) -> bool {
-        self.lane.check_open(self.hub.py()).is_ok() && self.lane.submit(self.hub).is_ok()
+        if self.lane.check_open(self.hub.py()).is_err() {
+            return false;
+        }
+        let (submitted, outside) = self.lane.submit(self.hub);
+        self.pass_to_program(outside);
+        submitted.is_ok()
     }
 
     fn call(&mut self, next: &Next) {
@@ -353,6 +373,15 @@ impl Site for Bench<'_, '_> {
 }
 
 impl Bench<'_, '_> {
+    /// What is meant for the process and came to a worker.
+    fn pass_to_program(&self, result: PyResult<()>) {
+        if let Err(error) = result
+            && is_quit(self.hub.py(), &error)
+        {
+            report::contained(self.hub.py(), Err(error), Some(self.hub));
+        }
+    }
+
     fn deliver(&mut self, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
         let (hub, py) = (self.hub, self.hub.py());
         let result = call::call(&mut self.contexts, py, subscription, envelope);

@@ -1,6 +1,9 @@
 """An executor that is shut down, or full of other work; and one that several hubs share."""
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -133,3 +136,70 @@ def test_what_waited_for_an_awaitable_when_the_executor_was_shut_down_is_reporte
 
     assert "9 messages could not be delivered" in record.getMessage()
     assert (numbers(hub)["dropped"], numbers(hub)["pending"]) == (9, 0)
+
+
+class Interrupted(WatchedExecutor):
+    """An executor that something hits inside ``submit``, once, before or after it took the job."""
+
+    def __init__(self, error: BaseException, begun: Recorder | None) -> None:
+        super().__init__(1)
+        self._error: BaseException | None = error
+        self._begun = begun
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        error, self._error = self._error, None
+        if error is not None and self._begun is None:
+            raise error
+        future = super().submit(*args, **kwargs)
+        if error is not None and self._begun is not None:
+            self._begun.wait(1)
+            raise error
+        return future
+
+
+def _after(gate: Gate, got: Recorder) -> Callable[[Any], None]:
+    def handler(message: Any) -> None:
+        gate.wait()
+        got.record(message)
+
+    return handler
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_ctrl_c_while_a_send_wakes_the_executor_reaches_the_sender_and_nothing_is_lost(
+    after: bool, log: Any
+):
+    gate, got = Gate(), Recorder()
+    executor = Interrupted(KeyboardInterrupt(), gate.arrivals if after else None)
+    hub = PubSubHub(executor=executor)
+    hub.subscribe("ann", _after(gate, got))
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.send_all("hello")
+    hub.send_all("again")
+    gate.open()
+    hub.close()
+    executor.shutdown()
+
+    assert got == ["hello", "again"]
+    assert hub.stats().dropped == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_job_that_began_before_submit_failed_is_waited_for_by_close(error: Any, log: Any):
+    gate, got = Gate(), Recorder()
+    executor = Interrupted(error(), gate.arrivals)
+    hub = PubSubHub(executor=executor)
+    hub.subscribe("ann", _after(gate, got))
+    with contextlib.suppress(KeyboardInterrupt):
+        hub.send_all("hello")
+
+    closing = threading.Thread(target=hub.close)
+    closing.start()
+    closing.join(SOON)
+    assert closing.is_alive()
+    gate.open()
+    closing.join()
+    executor.shutdown()
+
+    assert got == ["hello"]
