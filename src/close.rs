@@ -76,8 +76,8 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
                 "timeout must not be negative, and is {seconds}"
             )));
         }
-        // Longer than a century is for ever, also to `threading`, whose own limit that is.
-        Ok(Self((seconds < 3e9).then_some(seconds)))
+        // `threading` takes no more than this on every system: seven weeks.
+        Ok(Self((seconds < 4e6).then_some(seconds)))
     }
 }
 

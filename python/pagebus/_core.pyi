@@ -223,7 +223,9 @@ class PubSubHub:
         """Do what :meth:`close` does, and let the event loop go on meanwhile.
 
         The hub refuses new work from the call on. If the coroutine is cancelled, what is queued
-        is still delivered. ``async with hub:`` closes the hub when the block ends.
+        is still delivered. In one of the hub's handlers it returns at once; a task of its own that
+        the handler waits for does not know, and waits for the handler. ``async with hub:`` closes
+        the hub when the block ends.
 
         Args:
             timeout: Seconds, or ``None`` for as long as it takes.
@@ -384,7 +386,10 @@ class Stats:
 
     @property
     def dropped(self) -> int:
-        """Deliveries given up, because a queue was full or a loop or executor was gone."""
+        """Deliveries given up, because a queue was full or a loop or executor was gone.
+
+        Exact when nothing is pending: what gave way in the middle of a queue is counted later.
+        """
 
     @property
     def pending(self) -> int:

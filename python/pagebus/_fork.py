@@ -31,6 +31,8 @@ def _anew(executor: ThreadPoolExecutor) -> ThreadPoolExecutor:
     for name in _WORKERS_BEGINNING:
         if hasattr(executor, name):
             setattr(heir, name, getattr(executor, name))
+    if executor._shutdown:
+        heir.shutdown()
     return heir
 
 

@@ -493,6 +493,24 @@ def test_the_workers_of_a_child_begin_as_those_of_the_parent_do():
     """)
 
 
+def test_an_executor_that_is_shut_down_is_so_in_the_child_too():
+    ends_well("""
+        executor = ThreadPoolExecutor(1)
+        hub = PubSubHub(executor=executor)
+        hub.subscribe("ann", got.record)
+        executor.shutdown()
+
+        def child():
+            try:
+                hub.send_all("too late")
+            except RuntimeError:
+                return
+            raise AssertionError("it was taken")
+
+        assert ended_well(fork(child))
+    """)
+
+
 @pytest.mark.parametrize("name", ["PubSubHub", "PubSub", "Subscription"])
 def test_what_belongs_to_a_process_says_so_when_it_is_pickled(name: str):
     hub = PubSubHub()
