@@ -93,6 +93,13 @@ pub enum Loss<H, M> {
     CaughtUp(Arc<Envelope<M>>, u32),
 }
 
+impl<H, M> Loss<H, M> {
+    /// Whether anybody is told of it, other than by a count.
+    pub fn is_news(&self) -> bool {
+        !matches!(self, Self::Dropped(_, count) if *count > 1)
+    }
+}
+
 /// What a send did.
 pub struct Published<D> {
     /// The deliverers that slept and must be woken, each exactly once.

@@ -274,6 +274,30 @@ def test_a_blocked_only_worker_makes_one_burst_of_losses(log: Any):
     log.take(1)
 
 
+def test_a_slow_report_about_one_handler_delays_nobody_else(log: Any):
+    executor, gate, report = WatchedExecutor(4), Gate(), Gate()
+    hub = PubSubHub(executor=executor, max_pending=1, on_overflow=report.wait)
+    got = Recorder()
+    hub.subscribe("ann", gate.wait)
+    hub.subscribe("bob", got.record)
+
+    for message in range(3):
+        hub.send_all(message)
+        got.wait(message + 1)
+        gate.arrivals.wait(1)
+    # Ann has lost a message, and the report of that is not through.
+    report.arrivals.wait(1)
+    for message in range(3, 6):
+        hub.send_all(message)
+        got.wait(message + 1)
+    report.open()
+    gate.open()
+    executor.shutdown()
+
+    assert got == list(range(6))
+    log.take(1)
+
+
 def test_what_overflows_behind_an_awaitable_is_counted_and_reported(log: Any):
     thread, executor, gate, overflows = LoopThread(), WatchedExecutor(2), Gate(), Recorder()
     hub = PubSubHub(thread.loop, executor, max_pending=LIMIT, on_overflow=overflows.record)

@@ -541,8 +541,11 @@ impl Hub {
     // ---- closing, and a process of its own --------------------------------------------------
 
     fn close(&mut self) {
-        self.router.close();
-        self.model.closed = true;
+        let mut asleep = self.router.close();
+        asleep.sort_unstable();
+        let woken = self.model.close();
+        assert_eq!(asleep[..], woken[..], "woken to finish");
+        self.wake(&woken);
     }
 
     fn conclude(&mut self) {

@@ -470,14 +470,18 @@ impl Model {
     pub fn next_logged(&mut self, budget: usize) -> Option<Call> {
         for _ in 0..budget {
             let (id, message) = self.take_logged()?;
-            let Ok(claimed) = self.claim(id, message) else {
-                continue;
-            };
-            if self.is_free(id, message) {
-                return Some(self.hand_out(id, message, claimed));
+            if let Ok(claimed) = self.claim(id, message) {
+                if self.is_free(id, message) {
+                    return Some(self.hand_out(id, message, claimed));
+                }
+                if let Some(session) = claimed {
+                    self.put_back(session);
+                }
             }
-            if let Some(session) = claimed {
-                self.put_back(session);
+            // A report can take long: nobody's call waits for it.
+            match self.losses.last() {
+                None | Some(Lost::Dropped(_, _, 2..)) => {}
+                Some(_) => return None,
             }
         }
         None
@@ -489,6 +493,8 @@ impl Model {
             if let Some(burst) = walk.burst.take() {
                 let message = walk.entry.message;
                 self.losses.push(Lost::CaughtUp(message, burst));
+                self.lane(POOL).interrupted = Some(walk);
+                return None;
             }
             let next = self.take_next(POOL, &mut walk);
             if self.left(POOL, &walk.entry, walk.after).next().is_some() {
@@ -697,6 +703,17 @@ impl Model {
         let is_quiet = |key: &u32| !self.has_log(*key) && is_asleep(&self.lanes[key]);
         let goes_on = self.listed.iter().any(|s| s.under_way > 0);
         self.pending() == 0 && !goes_on && self.lanes.keys().all(is_quiet)
+    }
+
+    /// Closes; returns who has to be woken, because no send will do that any more.
+    pub fn close(&mut self) -> Vec<u32> {
+        self.closed = true;
+        let mut keys: Vec<_> = self.lanes.keys().copied().collect();
+        keys.sort_unstable();
+        let has_work = |key: &u32| self.has_log(*key) || !self.lanes[key].resumed.is_empty();
+        keys.retain(|key| self.lanes[key].awake == 0 && has_work(key));
+        keys.retain(|key| self.hire(*key));
+        keys
     }
 
     /// A closed hub is finished once it is idle: then everybody has got everything.

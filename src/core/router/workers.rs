@@ -22,7 +22,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// The next call of a lane's log. On the way to it, calls of sessions that are with another
     /// worker, or had their call in this turn, join their session's queue: so those who get little
     /// need not wait for those who get much. `ready` gets what any worker may take. `None` if the
-    /// log is empty, or no call was found among the next `budget`.
+    /// log is empty, no call was found among the next `budget`, or there are losses to report first:
+    /// that can take long, and no session must wait for it.
     pub fn next_logged(
         &mut self,
         lane: LaneKey,
@@ -34,15 +35,17 @@ impl<H, M, D: Clone> Router<H, M, D> {
     ) -> Option<NextCall<H, M>> {
         for _ in 0..budget {
             let call = self.take_logged(lane, losses, trash)?;
-            let Some((call, claimed)) = self.claim(lane, call, &mut ready, losses, trash) else {
-                continue;
-            };
-            if let Some(call) = self.if_free(call, losses, trash) {
-                let next = self.hand_out(lane, call, more);
-                return Some(NextCall { claimed, ..next });
+            if let Some((call, claimed)) = self.claim(lane, call, &mut ready, losses, trash) {
+                if let Some(call) = self.if_free(call, losses, trash) {
+                    let next = self.hand_out(lane, call, more);
+                    return Some(NextCall { claimed, ..next });
+                }
+                if let Some(session) = claimed {
+                    self.put_back(session, &mut ready);
+                }
             }
-            if let Some(session) = claimed {
-                self.put_back(session, &mut ready);
+            if losses.last().is_some_and(Loss::is_news) {
+                return None;
             }
         }
         None
@@ -83,7 +86,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
         None
     }
 
-    /// Takes the next call of the message that the lane's workers are at, or of the next one.
+    /// Takes the next call of the message that the lane's workers are at, or of the next one. `None`
+    /// if the log is empty, or a burst of losses ends with the next message.
     fn take_logged(
         &mut self,
         lane: LaneKey,
@@ -94,6 +98,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
             let mut fanout = self.pop_fanout(lane, trash)?;
             if let Some(burst) = fanout.burst.take() {
                 losses.push(Loss::CaughtUp(fanout.envelope.clone(), burst));
+                self.lanes[lane as usize].interrupted = Some(fanout);
+                return None;
             }
             let next = fanout.take_next();
             let call = next.map(|subscription| (subscription.clone(), fanout.envelope.clone()));
