@@ -89,6 +89,8 @@ pub enum Loss<H, M> {
     Dropped(Call<H, M>, u32),
     /// A subscription was ended because of that message, and lost so many with it.
     CutOff(Call<H, M>, u32),
+    /// A subscription has caught up with that message, after a burst of that many.
+    Recovered(Call<H, M>, u32),
     /// The lane has caught up with the topic of a message, after a burst of that many.
     CaughtUp(Arc<Envelope<M>>, u32),
 }

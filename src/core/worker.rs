@@ -60,10 +60,12 @@ pub trait Site {
     fn must_pause(&mut self) -> bool;
     /// Pauses; the last call is entered as over.
     fn pause(&mut self);
-    /// Reports losses.
-    fn report(&self, losses: &[Loss<Self::Handler, Self::Message>]);
-    /// Reports that a burst of losses ended with a call.
-    fn report_recovery(&self, next: &NextCall<Self::Handler, Self::Message>);
+    /// Counts a message that a burst of losses cost; the lock is held.
+    fn count_loss(&self);
+    /// Takes a note of what begins or ends a burst of losses; the lock is held.
+    fn note(&self, news: Loss<Self::Handler, Self::Message>);
+    /// Reports what was noted, in that order, unless another worker is doing so.
+    fn report(&self);
 
     /// The time since the job, or its last turn, began.
     fn elapsed(&self) -> Duration;
@@ -168,11 +170,11 @@ impl<S: Site> Worker<S> {
     }
 
     #[cold]
-    fn report(&mut self, losses: &[Loss<S::Handler, S::Message>], hired: bool) {
+    fn report(&mut self, hired: bool) {
         if hired {
             self.site.start_worker();
         }
-        self.site.report(losses);
+        self.site.report();
         let lane = self.lane;
         self.change(|_, router, _| router.returned(lane));
     }
@@ -208,8 +210,9 @@ impl<S: Site> Worker<S> {
         source: Source,
         begins: bool,
     ) -> Option<NextCall<S::Handler, S::Message>> {
-        let (lane, mut losses, mut hired) = (self.lane, Vec::new(), false);
+        let (lane, mut hired) = (self.lane, None);
         let next = self.change(|site, router, trash| {
+            let mut losses = Vec::new();
             let (enter, more) = (|ready| site.enter_ready(ready), || site.has_ready());
             let next = match source {
                 Source::Log => {
@@ -225,21 +228,37 @@ impl<S: Site> Worker<S> {
                     router.next_overlapping(lane, more, &mut losses, trash)
                 }
             };
+            if let Some(NextCall {
+                call,
+                burst: Some(burst),
+                ..
+            }) = &next
+            {
+                losses.push(Loss::Recovered(call.clone(), *burst));
+            }
             if !losses.is_empty() {
                 // Reporting can take long, as a call can.
-                hired = router.call_out(lane, || site.has_ready());
+                hired = Some(router.call_out(lane, || site.has_ready()));
+                for loss in losses {
+                    match loss {
+                        Loss::Dropped(call, 2..) => {
+                            site.count_loss();
+                            trash.calls.push(call);
+                        }
+                        news => site.note(news),
+                    }
+                }
             }
             next
         });
-        if !losses.is_empty() {
-            self.report(&losses, hired);
+        if let Some(hired) = hired {
+            self.report(hired);
         }
         let next = next?;
         (self.calling, self.claimed) = (true, next.claimed);
         if next.hired {
             self.site.start_worker();
         }
-        self.site.report_recovery(&next);
         Some(next)
     }
 

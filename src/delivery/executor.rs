@@ -16,6 +16,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
+use std::collections::VecDeque;
 use triomphe::Arc;
 
 use super::context::Contexts;
@@ -52,6 +53,23 @@ pub struct ExecutorLane {
     pub workers: usize,
     nudge: Option<Nudge>,
     ready: (Sender<Ready>, Receiver<Ready>),
+    reports: Mutex<Reports>,
+}
+
+/// What workers have to report of losses, in the order in which it happened: one of them does it.
+#[derive(Default)]
+struct Reports {
+    noted: VecDeque<Loss>,
+    under_way: bool,
+}
+
+impl Reports {
+    /// The next one; without one, nobody is reporting any more.
+    fn next(&mut self) -> Option<Loss> {
+        let next = self.noted.pop_front();
+        self.under_way = next.is_some();
+        next
+    }
 }
 
 impl ExecutorLane {
@@ -81,6 +99,7 @@ impl ExecutorLane {
             workers,
             nudge,
             ready: crossbeam_channel::unbounded(),
+            reports: Mutex::default(),
         };
         lane.check_open(py)
             .map_err(|_| PyValueError::new_err("executor is shut down"))?;
@@ -162,6 +181,11 @@ impl ExecutorLane {
         !self.ready.1.is_empty()
     }
 
+    fn next_report(&self) -> Option<Loss> {
+        let mut reports = self.reports.lock();
+        reports.next()
+    }
+
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(executor) = self.executor.try_lock() {
@@ -184,6 +208,9 @@ impl Heir for ExecutorLane {
             let before = std::mem::replace(&mut *self.executor.lock(), heir);
             drop(before);
         }
+        // What the parent has noted is the parent's to report.
+        let noted = std::mem::take(&mut *self.reports.lock());
+        drop(noted);
         if let Some(nudge) = &self.nudge {
             nudge.inherit(nudge.is_running(py));
         }
@@ -341,26 +368,23 @@ impl Site for Bench<'_, '_> {
         }
     }
 
-    #[cold]
-    fn report(&self, losses: &[Loss]) {
-        for loss in losses {
-            match loss {
-                Loss::Dropped((subscription, envelope), count) => {
-                    report::loss(self.hub, subscription, envelope, *count);
-                }
-                Loss::CutOff((subscription, envelope), count) => {
-                    report::cut_off(self.hub, subscription, envelope, *count);
-                }
-                Loss::CaughtUp(envelope, burst) => {
-                    report::topic_recovered(self.hub, envelope, Some(*burst));
-                }
-            }
-        }
+    fn count_loss(&self) {
+        self.hub.get().counters.add_dropped(1);
     }
 
-    fn report_recovery(&self, next: &Next) {
-        let (subscription, envelope) = &next.call;
-        report::recovered(self.hub, subscription, Some(envelope), next.burst);
+    #[cold]
+    fn note(&self, news: Loss) {
+        self.lane.reports.lock().noted.push_back(news);
+    }
+
+    #[cold]
+    fn report(&self) {
+        if std::mem::replace(&mut self.lane.reports.lock().under_way, true) {
+            return;
+        }
+        while let Some(news) = self.lane.next_report() {
+            self.tell(&news);
+        }
     }
 
     fn elapsed(&self) -> Duration {
@@ -373,6 +397,23 @@ impl Site for Bench<'_, '_> {
 }
 
 impl Bench<'_, '_> {
+    fn tell(&self, news: &Loss) {
+        match news {
+            Loss::Dropped((subscription, envelope), count) => {
+                report::loss(self.hub, subscription, envelope, *count);
+            }
+            Loss::CutOff((subscription, envelope), count) => {
+                report::cut_off(self.hub, subscription, envelope, *count);
+            }
+            Loss::Recovered((subscription, envelope), burst) => {
+                report::recovered(self.hub, subscription, Some(envelope), Some(*burst));
+            }
+            Loss::CaughtUp(envelope, burst) => {
+                report::topic_recovered(self.hub, envelope, Some(*burst));
+            }
+        }
+    }
+
     /// What is meant for the process and came to a worker.
     fn pass_to_program(&self, result: PyResult<()>) {
         if let Err(error) = result

@@ -298,6 +298,33 @@ def test_a_slow_report_about_one_handler_delays_nobody_else(log: Any):
     log.take(1)
 
 
+def test_the_end_of_a_burst_is_reported_after_its_beginning_however_long_that_takes(log: Any):
+    executor, gate, report, told = WatchedExecutor(4), Gate(), Gate(), Recorder()
+
+    def tell(overflow: Overflow) -> None:
+        report.wait(overflow)
+        told.record(overflow.dropped)
+
+    hub = PubSubHub(executor=executor, max_pending=1, on_overflow=tell)
+    got = Recorder()
+    hub.subscribe("ann", gate.wait)
+    hub.subscribe("bob", got.record)
+    for message in range(5):
+        hub.send_all(message)
+        got.wait(message + 1)
+        gate.arrivals.wait(1)
+    # Ann catches up, while her first loss is still being reported.
+    report.arrivals.wait(1)
+    gate.open()
+    gate.arrivals.wait(2)
+    report.open()
+    told.wait(2)
+    executor.shutdown()
+
+    assert told == [1, 3]
+    log.take(1)
+
+
 def test_what_overflows_behind_an_awaitable_is_counted_and_reported(log: Any):
     thread, executor, gate, overflows = LoopThread(), WatchedExecutor(2), Gate(), Recorder()
     hub = PubSubHub(thread.loop, executor, max_pending=LIMIT, on_overflow=overflows.record)

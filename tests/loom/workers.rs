@@ -183,9 +183,11 @@ impl Site for Bench<'_> {
 
     fn pause(&mut self) {}
 
-    fn report(&self, _losses: &[Loss<Handler, u64>]) {}
+    fn count_loss(&self) {}
 
-    fn report_recovery(&self, _next: &NextCall<Handler, u64>) {}
+    fn note(&self, _news: Loss<Handler, u64>) {}
+
+    fn report(&self) {}
 
     fn elapsed(&self) -> Duration {
         self.0.lasting

@@ -695,6 +695,7 @@ fn lost(loss: &Loss<Id, Message>) -> Lost {
         Loss::CutOff((subscription, envelope), count) => {
             Lost::CutOff(subscription.handler, envelope.message, *count)
         }
+        Loss::Recovered(..) => panic!("the router tells that with the call"),
         Loss::CaughtUp(envelope, burst) => Lost::CaughtUp(envelope.message, *burst),
     }
 }
