@@ -1,7 +1,5 @@
 //! Closing a hub: what is queued is delivered first, for so long; what is left then is given up.
 
-use std::cell::RefCell;
-
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -9,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
 
+use crate::delivery::delivering::Delivering;
 use crate::delivery::event_loop::running;
 use crate::delivery::handler::is_quit;
 use crate::hub::PubSubHub;
@@ -18,40 +17,6 @@ use crate::report;
 
 /// How long a hub has for what is queued, where its user does not say. In seconds.
 pub const TIMEOUT: f64 = 5.0;
-
-thread_local! {
-    /// The hubs whose handlers this thread is calling.
-    static DELIVERING: RefCell<Vec<*const PubSubHub>> = const { RefCell::new(Vec::new()) };
-}
-
-/// This thread is calling handlers of a hub, for as long as this lives.
-pub struct Delivering(*const PubSubHub);
-
-impl Delivering {
-    /// Begins to call handlers of `hub`.
-    pub fn begin(hub: &PubSubHub) -> Self {
-        // A thread that ends has no list any more, and calls nobody.
-        let _ = DELIVERING.try_with(|hubs| hubs.borrow_mut().push(hub));
-        Self(hub)
-    }
-
-    /// Whether this thread is calling handlers of `hub`.
-    fn includes(hub: &PubSubHub) -> bool {
-        let hub: *const PubSubHub = hub;
-        DELIVERING.try_with(|hubs| hubs.borrow().contains(&hub)) == Ok(true)
-    }
-}
-
-impl Drop for Delivering {
-    fn drop(&mut self) {
-        // Not always the last one: greenlets of one thread take turns as they like.
-        let _ = DELIVERING.try_with(|hubs| {
-            let mut hubs = hubs.borrow_mut();
-            let place = hubs.iter().rposition(|&hub| hub == self.0);
-            place.map(|place| hubs.remove(place));
-        });
-    }
-}
 
 /// The argument `timeout`, in seconds. `None` is as long as it takes.
 pub struct Timeout(pub Option<f64>);
@@ -63,12 +28,8 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
         if value.is_none() {
             return Ok(Self(None));
         }
-        let seconds = value.extract::<f64>();
-        let Ok(seconds) = seconds.map_err(drop).and_then(|seconds| {
-            (!value.is_instance_of::<PyBool>())
-                .then_some(seconds)
-                .ok_or(())
-        }) else {
+        let is_number = !value.is_instance_of::<PyBool>();
+        let Some(seconds) = value.extract::<f64>().ok().filter(|_| is_number) else {
             return Err(must_be("timeout", "a number of seconds, or None", &value));
         };
         if seconds.is_nan() || seconds < 0.0 {

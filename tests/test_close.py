@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from delivery_modes import DEADLINE, Bus, Gate, LoopThread, Recorder, in_threads, numbers
+from delivery_modes import (
+    DEADLINE,
+    Bus,
+    Gate,
+    LoopThread,
+    Recorder,
+    WatchedExecutor,
+    in_threads,
+    numbers,
+)
 from pagebus import HubClosed, PubSubHub
 
 SOON = 0.05
@@ -337,6 +346,22 @@ def test_nobody_is_told_of_the_end_whose_loop_is_closed(
     Closing(queued_bus.hub).wait()
 
     assert unraisable == []
+
+
+def test_a_handler_on_a_worker_may_run_a_loop_to_the_end_without_waiting_for_itself():
+    executor, got = WatchedExecutor(1), Recorder()
+    hub = PubSubHub(executor=executor)
+
+    def close(message: Any) -> None:
+        asyncio.run(hub.aclose(timeout=None))
+        got.record(message)
+
+    hub.subscribe("ann", close)
+    hub.send_all("close")
+    got.wait(1)
+    executor.shutdown()
+
+    assert hub.closed
 
 
 def test_with_closes_the_hub_when_its_block_ends():

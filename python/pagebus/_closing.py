@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from typing import Protocol, TypeVar
 
-from pagebus._task import HandlerTask
-
 T = TypeVar("T")
 
 
@@ -34,9 +32,8 @@ async def entered(hub: T) -> T:
 
 async def aclose(closing: Closing, timeout: float | None) -> None:
     """Wait until everything is delivered, for so many seconds, and give up what is left then."""
-    # A handler would wait for its own end, but one of another hub would not.
-    is_handler = isinstance(asyncio.current_task(), HandlerTask) and closing.is_inside()
-    if closing.is_done() or is_handler:
+    # One of the hub's handlers would wait for its own end.
+    if closing.is_done() or closing.is_inside():
         return
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 

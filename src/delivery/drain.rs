@@ -16,6 +16,7 @@ use pyo3::sync::PyOnceLock;
 use triomphe::Arc;
 
 use super::call::Outcome;
+use super::delivering::Delivering;
 use super::duty::Duty;
 use super::event_loop::LoopLane;
 use super::handler::is_quit;
@@ -23,7 +24,6 @@ use super::pace::Pace;
 use super::serving::Serving;
 use super::walk::{SLICE, STRIDE, Stop, Walk};
 use super::watch::{Interest, Watch};
-use crate::close::Delivering;
 use crate::fork::Shared;
 use crate::python;
 use crate::report;

@@ -20,11 +20,11 @@ use std::collections::VecDeque;
 use triomphe::Arc;
 
 use super::context::Contexts;
+use super::delivering::Delivering;
 use super::handler::is_quit;
 use super::nudge::Nudge;
 use super::pace::Pace;
 use super::{Deliverer, Envelope, Router, Subscription, Trash, call, finish};
-use crate::close::Delivering;
 use crate::core::router::{self, NextCall, Ready};
 use crate::core::worker::{Site, Worker};
 use crate::fork::{Heir, Process};

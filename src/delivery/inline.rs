@@ -8,9 +8,9 @@ use pyo3::prelude::*;
 use triomphe::Arc;
 
 use super::context::Contexts;
+use super::delivering::Delivering;
 use super::handler::is_quit;
 use super::{Envelope, Fanout, Subscription, call, finish, waits};
-use crate::close::Delivering;
 use crate::fork::Process;
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;

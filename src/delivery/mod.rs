@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod context;
+pub mod delivering;
 pub mod drain;
 pub mod duty;
 pub mod event_loop;
