@@ -2,16 +2,16 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
 
+use crate::delivery::Deliverer;
 use crate::delivery::delivering::Delivering;
 use crate::delivery::event_loop::running;
 use crate::delivery::handler::is_quit;
 use crate::hub::PubSubHub;
 use crate::name::must_be;
+use crate::once::{Imported, intern};
 use crate::python;
 use crate::report;
 
@@ -45,13 +45,13 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
 /// Closes a hub, and waits for what is queued, except where that would be to wait for oneself, or
 /// to stop an event loop.
 pub fn close(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
-    static EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static EVENT: Imported = Imported::new("threading", "Event");
     let py = hub.py();
     let closing = Closing::new(hub.clone())?;
     if closing.is_done(py) || closing.would_block(py)? {
         return Ok(());
     }
-    let event = EVENT.import(py, "threading", "Event")?.call0()?;
+    let event = EVENT.get(py)?.call0()?;
     closing.when_done(&event.getattr(intern!(py, "set"))?);
     // Interruptible: Ctrl-C ends the wait, and what is queued is still delivered.
     let wait = event.getattr(intern!(py, "wait"))?;
@@ -63,9 +63,9 @@ pub fn close(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
 
 /// The same as a coroutine, which lets the event loop go on meanwhile.
 pub fn aclose<'py>(hub: &Bound<'py, PubSubHub>, timeout: &Timeout) -> PyResult<Bound<'py, PyAny>> {
-    static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static WAIT: Imported = Imported::new("pagebus._closing", "aclose");
     let py = hub.py();
-    let wait = WAIT.import(py, "pagebus._closing", "aclose")?;
+    let wait = WAIT.get(py)?;
     let closing = Bound::new(py, Closing::new(hub.clone())?)?;
     python::call(
         wait,
@@ -75,9 +75,28 @@ pub fn aclose<'py>(hub: &Bound<'py, PubSubHub>, timeout: &Timeout) -> PyResult<B
 
 /// What `async with` gives: the hub.
 pub fn entered<'py>(hub: &Bound<'py, PubSubHub>) -> PyResult<Bound<'py, PyAny>> {
-    static ENTERED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let entered = ENTERED.import(hub.py(), "pagebus._closing", "entered")?;
+    static ENTERED: Imported = Imported::new("pagebus._closing", "entered");
+    let entered = ENTERED.get(hub.py())?;
     python::call(entered, [hub.as_any()])
+}
+
+/// Gives up handlers that are suspended on loops that are closed: they never end.
+fn forsake(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+    let (py, own) = (hub.py(), hub.get());
+    let (mut lost, mut calls) = (0, 0);
+    for lane in own.loops(py) {
+        if !lane.is_closed(py) {
+            continue;
+        }
+        for drain in lane.drains(py)? {
+            if let Some(subscription) = drain.get().forsake(hub) {
+                lost += own.change(py, |router, trash| router.forsake(&subscription, trash));
+                calls += 1;
+            }
+        }
+    }
+    report::given_up(hub, lost, calls);
+    Ok(())
 }
 
 /// What is to be called when a hub has nothing left to deliver.
@@ -120,6 +139,11 @@ impl Closing {
                 Ok(()) | Err(_) => {}
             }
         }
+        if let Some(link) = hub.get().link() {
+            link.close();
+        }
+        let forsaken = forsake(&hub);
+        report::contained(hub.py(), forsaken, Some(&hub));
         result.map(|()| Self(hub.unbind()))
     }
 
@@ -130,10 +154,19 @@ impl Closing {
     }
 }
 
+impl Drop for Closing {
+    /// Nobody waits any more.
+    fn drop(&mut self) {
+        if let Some(link) = self.0.get().link() {
+            link.leave_alone();
+        }
+    }
+}
+
 #[pymethods]
 impl Closing {
     fn is_done(&self, py: Python<'_>) -> bool {
-        self.0.get().change(py, |router, _| router.is_finished())
+        self.0.get().is_over(py)
     }
 
     /// Whether this thread is inside one of the hub's handlers.
@@ -153,9 +186,18 @@ impl Closing {
 
     fn give_up(&self, py: Python<'_>) {
         let hub = self.0.bind(py);
-        let (lost, calls) = hub.get().change(py, |router, trash| {
+        let own = hub.get();
+        if let Some(link) = own.link() {
+            link.give_up();
+        }
+        let (lost, calls) = own.change(py, |router, trash| {
+            if router.is_finished() {
+                // Somebody else who closes it has given up at the same time.
+                return (0, 0);
+            }
             let calls = router.calls_under_way();
-            (router.give_up(trash), calls)
+            let passed = |deliverer: &Deliverer| own.passed(deliverer);
+            (router.give_up(passed, trash), calls)
         });
         report::given_up(hub, lost, calls);
     }

@@ -84,8 +84,8 @@ pub trait Heir: Send + Sync {
 
 static HEIRS: Mutex<Vec<Weak<dyn Heir>>> = Mutex::new(Vec::new());
 
-/// What a fork finds: it is referred to weakly, which the other shared things of a hub, of which there
-/// are many, have no room for.
+/// A pointer to what is told of forks. The list of all heirs refers to it weakly, for which the
+/// pointers to the many small things of a hub have no room.
 pub type Shared<T> = Arc<T>;
 
 /// Shares what is to be told of forks.

@@ -1,36 +1,48 @@
 //! The hub that the sessions of one app share.
 
-use std::borrow::Cow;
+mod arguments;
+mod methods;
+
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
-use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt, PyString};
+use pyo3::types::{PyString, PyWeakrefMethods, PyWeakrefReference};
+use smallvec::SmallVec;
 
-use crate::close::{self, TIMEOUT, Timeout, Watchers};
+use crate::close::Watchers;
 use crate::core::backlog::OverflowPolicy;
+use crate::core::fanout::Audience;
+use crate::core::history::Past;
+use crate::core::interest::Channel;
 use crate::core::registry::Scope;
-use crate::core::router::Published;
+use crate::core::router::Sizes;
 use crate::core::subscription as core;
 use crate::core::{LaneKey, Name};
 use crate::delivery::event_loop::LoopLane;
 use crate::delivery::executor::ExecutorLane;
 use crate::delivery::handler::{Handler, Message};
-use crate::delivery::nudge::Nudge;
-use crate::delivery::{Deliverer, Router, Trash};
-use crate::fork::{self, Process, Shared};
+use crate::delivery::{Aftermath, Deliverer, Router, Trash};
+use crate::fork::{Process, Shared};
+use crate::link::Link;
 use crate::lock::lock;
 use crate::name;
+use crate::once::Once;
+use crate::python;
 use crate::report;
-use crate::stats::{Counters, Stats};
-use crate::subscribe;
-use crate::subscription::Subscription;
+use crate::stats::Counters;
+use crate::stream::{self, End};
 
 pyo3::create_exception!(pagebus, HubClosed, PyRuntimeError);
 
 /// The lane of sync handlers: inline, or on the executor.
 pub const SYNC: LaneKey = 0;
+
+/// How many of a session's subscriptions are ended at once: what takes about as long as the
+/// interpreter lets a thread run while others wait, so that the caller gets half of the time.
+const ENDED_AT_ONCE: usize = 16_384;
 
 /// The router of one app's sessions.
 #[pyclass(frozen, module = "pagebus", weakref)]
@@ -46,11 +58,17 @@ pub struct PubSubHub {
     on_error: Option<Py<PyAny>>,
     on_overflow: Option<Py<PyAny>>,
     overflow: OverflowPolicy,
+    /// How far the sender that delivers is with a message: `Fanout::passed`.
+    pub(crate) passed: AtomicU64,
     /// Who waits for the hub to close.
     watchers: Mutex<Watchers>,
+    /// The hub itself, once changes of subscriptions can be told to somebody.
+    this: Once<Py<PyWeakrefReference>>,
+    /// The loops on which handlers were suspended, for as long as some are.
+    loops: Mutex<Vec<Weak<LoopLane>>>,
+    /// What connects it to the hubs of other processes.
+    link: Option<Box<Link>>,
 }
-
-// ---- what Rust code does with a hub ---------------------------------------------------------
 
 impl PubSubHub {
     /// Runs `change` on the router with the lock held, and drops what it let go of afterwards.
@@ -59,22 +77,84 @@ impl PubSubHub {
         py: Python<'_>,
         change: impl FnOnce(&mut Router, &mut Trash) -> T,
     ) -> T {
-        let mut trash = Trash::default();
-        let (result, finished) = {
+        self.change_with(py, End::CutOff, change)
+    }
+
+    /// [`Self::change`], where readers are told how it ended their subscriptions.
+    fn change_with<T>(
+        &self,
+        py: Python<'_>,
+        how: End,
+        change: impl FnOnce(&mut Router, &mut Trash) -> T,
+    ) -> T {
+        let (mut trash, mut is_new) = (Trash::default(), false);
+        let (result, finished, ended, aftermath) = {
             let mut router = lock(py, &self.router);
             if !self.process.is_this() {
                 self.begin_anew(&mut router, &mut trash);
+                is_new = true;
             }
             let was_finished = router.is_finished();
             let result = change(&mut router, &mut trash);
+            let ended = trash.subscriptions.len();
             let closes = router.is_closed() && !was_finished;
-            (result, closes && router.finish(&mut trash))
+            let finished = closes && router.finish(&mut trash);
+            if let Some(link) = &self.link {
+                note_interest(link, &mut router);
+            }
+            (result, finished, ended, router.aftermath())
         };
+        if is_new {
+            // Who waits for the parent's hub to close is not here.
+            drop(self.take_watchers(py));
+        }
+        // Before anything that runs somebody's code, which may wait for what was entered here.
+        if let Some(aftermath) = aftermath {
+            self.settle(py, aftermath);
+        }
+        if !trash.subscriptions.is_empty() {
+            let (by_change, by_end) = trash.subscriptions.split_at(ended);
+            stream::tell_ended(py, by_change, how);
+            stream::tell_ended(py, by_end, End::CutOff);
+        }
         trash.discard();
-        if finished {
+        if finished && self.link.as_ref().is_none_or(|link| link.is_over(py)) {
             self.tell_watchers(py);
         }
         result
+    }
+
+    /// As [`Self::change`], and then reports the losses that it brought about or to an end, unless
+    /// another thread is reporting: then that one does it, and nobody waits.
+    pub fn change_and_report<T>(
+        slf: &Bound<'_, Self>,
+        change: impl FnOnce(&mut Router, &mut Trash) -> T,
+    ) -> T {
+        let mut reports = false;
+        let result = slf.get().change(slf.py(), |router, trash| {
+            let result = change(router, trash);
+            reports = router.begin_reports();
+            result
+        });
+        if reports {
+            report::losses(slf);
+        }
+        result
+    }
+
+    /// Wakes those who tell others of a change of subscriptions.
+    #[cold]
+    fn settle(&self, py: Python<'_>, aftermath: Aftermath) {
+        let this = self.this.get().and_then(|this| this.bind(py).upgrade());
+        if let Some(hub) = this.and_then(|hub| hub.cast_into::<Self>().ok()) {
+            report::contained(py, Self::wake_all(&hub, aftermath.wake), Some(&hub));
+        }
+        drop(aftermath.identities);
+    }
+
+    /// Enters that changes of subscriptions can be told to somebody.
+    pub fn can_be_watched(&self, this: Bound<'_, PyWeakrefReference>) {
+        self.this.get_or_keep(this.unbind());
     }
 
     /// Lets `callback` be called when the hub is closed and has nothing left to deliver.
@@ -82,11 +162,25 @@ impl PubSubHub {
         lock(py, &self.watchers).add(callback);
     }
 
+    /// How far a deliverer is with the message that it is in the middle of.
+    pub fn passed(&self, deliverer: &Deliverer) -> u64 {
+        let passed = match deliverer {
+            Deliverer::Inline => &self.passed,
+            Deliverer::Loop(lane) => &lane.passed,
+            // It leaves the message in the router, and so does whoever takes a call from it.
+            Deliverer::Executor(_) => return 0,
+        };
+        passed.load(Ordering::Relaxed)
+    }
+
     /// Calls those who watch.
     #[cold]
     pub fn tell_watchers(&self, py: Python<'_>) {
-        let watchers = std::mem::take(&mut *lock(py, &self.watchers));
-        watchers.tell(py);
+        self.take_watchers(py).tell(py);
+    }
+
+    fn take_watchers(&self, py: Python<'_>) -> Watchers {
+        std::mem::take(&mut *lock(py, &self.watchers))
     }
 
     /// Makes a child process's copy of a hub the child's own: what is queued is the parent's to
@@ -95,6 +189,7 @@ impl PubSubHub {
     fn begin_anew(&self, router: &mut Router, trash: &mut Trash) {
         self.process.becomes_this();
         router.renew(trash);
+        self.counters.forget_unread();
         if let Some(executor) = &self.executor {
             executor.forget_ready();
         }
@@ -107,6 +202,50 @@ impl PubSubHub {
                 router.cut_off(lane.key, trash);
             }
         }
+        if let Some(link) = &self.link {
+            router.take_interest();
+            let channels = router.registry().channels().into_iter();
+            let kept = channels.map(|channel| (router.kept(&channel), channel));
+            link.begin_anew(kept.map(|(kept, channel)| (channel, kept)).collect());
+            if link.shares_presence() {
+                router.take_memberships();
+                link.note_members(router.registry().memberships());
+            }
+        }
+    }
+
+    /// Adds a loop on which a handler is suspended.
+    #[cold]
+    pub fn add_loop(&self, py: Python<'_>, lane: &Shared<LoopLane>) {
+        let mut loops = lock(py, &self.loops);
+        if loops.len() == loops.capacity() {
+            loops.retain(|lane| lane.strong_count() > 0);
+        }
+        loops.push(Shared::downgrade(lane));
+    }
+
+    /// The loops on which handlers may be suspended.
+    pub fn loops(&self, py: Python<'_>) -> Vec<Shared<LoopLane>> {
+        let loops = lock(py, &self.loops);
+        loops.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// What connects it to the hubs of other processes.
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_deref()
+    }
+
+    /// The link has ended: those who wait for the hub to close may have waited for that.
+    pub fn link_is_over(&self, py: Python<'_>) {
+        if self.change(py, |router, _| router.is_finished()) {
+            self.tell_watchers(py);
+        }
+    }
+
+    /// Whether it is closed, everything is delivered or given up, and its link has ended.
+    pub fn is_over(&self, py: Python<'_>) -> bool {
+        self.change(py, |router, _| router.is_finished())
+            && self.link.as_ref().is_none_or(|link| link.is_over(py))
     }
 
     /// The loop that the hub was given.
@@ -134,36 +273,78 @@ impl PubSubHub {
         self.overflow
     }
 
-    /// Sends a message: to all or on a topic, with or without the exclusion of one session.
+    /// Sends a message, to all or on a topic.
     pub fn publish(
         slf: &Bound<'_, Self>,
         topic: Option<&Bound<'_, PyString>>,
-        except: Option<&[u8]>,
+        audience: Audience<&[u8]>,
         message: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (py, hub) = (slf.py(), slf.get());
-        let name = topic.map(name::bytes).transpose()?;
-        let published = hub.change(py, |router, trash| {
+        python::check_memory(slf.py())?;
+        match &slf.get().link {
+            None => Self::deliver(slf, topic, audience, message),
+            Some(link) => Self::publish_over(slf, link, topic, audience, message),
+        }
+    }
+
+    #[cold]
+    fn publish_over(
+        slf: &Bound<'_, Self>,
+        link: &Link,
+        topic: Option<&Bound<'_, PyString>>,
+        audience: Audience<&[u8]>,
+        message: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        if slf.get().change(slf.py(), |router, _| router.is_closed()) {
+            return Err(HubClosed::new_err("the hub is closed"));
+        }
+        let name = name::optional_bytes(topic)?;
+        link.publish(slf, name.as_deref(), audience, message)
+    }
+
+    /// Delivers a message to the sessions that are here.
+    #[inline]
+    pub fn deliver(
+        slf: &Bound<'_, Self>,
+        topic: Option<&Bound<'_, PyString>>,
+        audience: Audience<&[u8]>,
+        message: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let name = name::optional_bytes(topic)?;
+        let wake = Self::change_and_report(slf, |router, trash| {
             (!router.is_closed()).then(|| {
                 router.publish(
                     name.as_deref(),
-                    except,
+                    audience,
                     || Message::new(topic, message),
                     trash,
                 )
             })
         });
-        let published = published.ok_or_else(|| HubClosed::new_err("the hub is closed"))?;
-        if published.burst {
-            report::lane_loss(slf, topic);
-        }
-        Self::wake(slf, published)
+        let wake = wake.ok_or_else(|| HubClosed::new_err("the hub is closed"))?;
+        Self::wake_all(slf, wake)
     }
 
-    fn wake(slf: &Bound<'_, Self>, published: Published<Deliverer>) -> PyResult<()> {
+    /// Takes what was sent on a channel before; those who waited for it get it. Nothing is done unless
+    /// `is_timely` says so, which is asked with the router's lock held.
+    pub fn recall(
+        slf: &Bound<'_, Self>,
+        channel: &Channel,
+        past: Vec<Past<Message>>,
+        is_timely: impl FnOnce() -> bool,
+    ) -> PyResult<()> {
+        let mut past = Some(past);
+        let wake = slf.get().change(slf.py(), |router, trash| {
+            let past = past.take_if(|_| is_timely());
+            past.map(|past| router.recall(channel, past, trash))
+        });
+        wake.map_or(Ok(()), |wake| Self::wake_all(slf, wake))
+    }
+
+    fn wake_all(slf: &Bound<'_, Self>, deliverers: SmallVec<[Deliverer; 2]>) -> PyResult<()> {
         // The sender's own work comes last: the others start meanwhile.
         let (mut result, mut own) = (Ok(()), None);
-        for deliverer in published.wake {
+        for deliverer in deliverers {
             match deliverer {
                 Deliverer::Inline => own = Some(deliverer),
                 other => result = result.and(other.wake(slf)),
@@ -173,6 +354,13 @@ impl PubSubHub {
             None => result,
             Some(own) => result.and(own.wake(slf)),
         }
+    }
+
+    /// The sizes of its router, with what waits for readers.
+    fn sizes(&self, router: &Router) -> Sizes {
+        let mut sizes = router.sizes();
+        sizes.pending += self.counters.unread();
+        sizes
     }
 
     /// The topic of a subscription that has not ended.
@@ -186,16 +374,30 @@ impl PubSubHub {
         })
     }
 
-    /// Ends a session's subscriptions.
+    /// Ends a session's subscriptions. Of a session that has very many, some at a time: others send
+    /// meanwhile.
     pub fn remove(&self, py: Python<'_>, session: &[u8], scope: &Scope<'_>) {
-        self.change(py, |router, trash| {
-            router.unsubscribe(session, scope, trash);
-        });
+        // Those that come meanwhile stay.
+        let mut before = None;
+        while self.change_with(py, End::Goodbye, |router, trash| {
+            let before = *before.get_or_insert_with(|| router.next_place());
+            router.unsubscribe_some(session, scope, before, ENDED_AT_ONCE, trash)
+        }) {
+            python::detached(py, std::thread::yield_now);
+        }
     }
 
     /// Whether a subscription has not ended.
     pub fn is_active(&self, py: Python<'_>, address: core::Address) -> bool {
         self.change(py, |router, _| router.registry().find(address).is_some())
+    }
+
+    /// Whether a subscription that has not ended tells who comes and goes.
+    pub fn is_watch(&self, py: Python<'_>, address: core::Address) -> Option<bool> {
+        self.change(py, |router, _| {
+            let registry = router.registry();
+            Some(registry.is_watch(registry.find(address)?))
+        })
     }
 
     /// Ends one subscription, if it has not ended.
@@ -220,281 +422,14 @@ impl PubSubHub {
     }
 }
 
-fn check_hook(hook: Option<&Bound<'_, PyAny>>, argument: &str) -> PyResult<Option<Py<PyAny>>> {
-    match hook {
-        Some(hook) if !hook.is_callable() => Err(name::must_be(argument, "callable", hook)),
-        hook => Ok(hook.map(|hook| hook.clone().unbind())),
+/// Out of the way of hubs without a link.
+#[cold]
+fn note_interest(link: &Link, router: &mut Router) {
+    for (channel, is_wanted) in router.take_interest() {
+        let kept = is_wanted.then(|| router.kept(&channel));
+        link.note(channel, kept);
     }
-}
-
-fn check_limit(max_pending: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let Ok(limit) = max_pending.cast::<PyInt>() else {
-        return Err(name::must_be("max_pending", "an int", max_pending));
-    };
-    if limit.lt(1)? {
-        return Err(PyValueError::new_err(format!(
-            "max_pending must be at least 1, not {limit}"
-        )));
-    }
-    // Four billion messages do not fit in memory: more is as good as no limit.
-    Ok(limit.extract().unwrap_or(u32::MAX))
-}
-
-impl<'py> FromPyObject<'_, 'py> for OverflowPolicy {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let policy = name::string(&value, "overflow")?;
-        match policy.to_str().unwrap_or_default() {
-            "drop_oldest" => Ok(Self::DropOldest),
-            "drop_newest" => Ok(Self::DropNewest),
-            "unsubscribe" => Ok(Self::Unsubscribe),
-            _ => Err(PyValueError::new_err(format!(
-                "overflow must be 'drop_oldest', 'drop_newest' or 'unsubscribe', not {}",
-                policy.repr()?.to_string_lossy()
-            ))),
-        }
-    }
-}
-
-/// The argument `concurrent`.
-#[derive(Clone, Copy)]
-pub struct Concurrent(pub bool);
-
-impl<'py> FromPyObject<'_, 'py> for Concurrent {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let flag = value.cast::<PyBool>();
-        flag.map(|flag| Self(flag.is_true()))
-            .map_err(|_| name::must_be("concurrent", "a bool", &value))
-    }
-}
-
-// ---- what Python sees -----------------------------------------------------------------------
-
-#[pymethods]
-impl PubSubHub {
-    #[new]
-    #[pyo3(signature = (
-        r#loop=None, executor=None, *, max_pending=None, overflow=OverflowPolicy::DropOldest,
-        on_error=None, on_overflow=None
-    ), text_signature = "(loop=None, executor=None, *, max_pending=10000, overflow='drop_oldest', on_error=None, on_overflow=None)")]
-    fn new(
-        r#loop: Option<&Bound<'_, PyAny>>,
-        executor: Option<&Bound<'_, PyAny>>,
-        max_pending: Option<&Bound<'_, PyAny>>,
-        overflow: OverflowPolicy,
-        on_error: Option<&Bound<'_, PyAny>>,
-        on_overflow: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
-        let mut router = Router::new(max_pending.map_or(Ok(10_000), check_limit)?, overflow);
-        let event_loop = r#loop.map(LoopLane::given).transpose()?;
-        let nudge = r#loop.map(Nudge::new).transpose()?;
-        let executor = executor
-            .map(|given| ExecutorLane::new(given, nudge))
-            .transpose()?;
-        let executor = executor.map(fork::share);
-        let workers = executor.as_ref().map_or(1, |executor| executor.workers);
-        router.add_lane(true, workers, |_| {
-            executor
-                .clone()
-                .map_or(Deliverer::Inline, Deliverer::Executor)
-        });
-        let event_loop = event_loop.map(|lane| {
-            let mut kept = None;
-            router.add_lane(true, 1, |key| {
-                let lane = fork::share(lane.with_key(key));
-                kept = Some(lane.clone());
-                Deliverer::Loop(lane)
-            });
-            kept
-        });
-        Ok(Self {
-            router: Mutex::new(router),
-            process: Process::this(),
-            event_loop: event_loop.flatten(),
-            executor,
-            counters: Counters::default(),
-            on_error: check_hook(on_error, "on_error")?,
-            on_overflow: check_hook(on_overflow, "on_overflow")?,
-            overflow,
-            watchers: Mutex::default(),
-        })
-    }
-
-    fn send_all(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
-        Self::publish(slf, None, None, message)
-    }
-
-    fn send_all_on_topic(
-        slf: &Bound<'_, Self>,
-        topic: &Bound<'_, PyAny>,
-        message: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        Self::publish(slf, Some(name::string(topic, "topic")?), None, message)
-    }
-
-    fn send_others(
-        slf: &Bound<'_, Self>,
-        except_session_id: &Bound<'_, PyAny>,
-        message: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let except = name::bytes(name::string(except_session_id, "except_session_id")?)?;
-        Self::publish(slf, None, Some(&except), message)
-    }
-
-    fn send_others_on_topic(
-        slf: &Bound<'_, Self>,
-        except_session_id: &Bound<'_, PyAny>,
-        topic: &Bound<'_, PyAny>,
-        message: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let except = name::bytes(name::string(except_session_id, "except_session_id")?)?;
-        Self::publish(
-            slf,
-            Some(name::string(topic, "topic")?),
-            Some(&except),
-            message,
-        )
-    }
-
-    #[pyo3(signature = (session_id, handler, *, concurrent=Concurrent(false)), text_signature = "($self, session_id, handler, *, concurrent=False)")]
-    fn subscribe(
-        slf: &Bound<'_, Self>,
-        session_id: &Bound<'_, PyAny>,
-        handler: &Bound<'_, PyAny>,
-        concurrent: Concurrent,
-    ) -> PyResult<Subscription> {
-        subscribe::subscribe(
-            slf,
-            name::string(session_id, "session_id")?,
-            None,
-            handler,
-            concurrent.0,
-        )
-    }
-
-    #[pyo3(signature = (session_id, topic, handler, *, concurrent=Concurrent(false)), text_signature = "($self, session_id, topic, handler, *, concurrent=False)")]
-    fn subscribe_topic(
-        slf: &Bound<'_, Self>,
-        session_id: &Bound<'_, PyAny>,
-        topic: &Bound<'_, PyAny>,
-        handler: &Bound<'_, PyAny>,
-        concurrent: Concurrent,
-    ) -> PyResult<Subscription> {
-        let session_id = name::string(session_id, "session_id")?;
-        subscribe::subscribe(
-            slf,
-            session_id,
-            Some(name::string(topic, "topic")?),
-            handler,
-            concurrent.0,
-        )
-    }
-
-    fn unsubscribe(&self, session_id: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.remove_named(session_id, &Scope::Everything)
-    }
-
-    fn unsubscribe_topic(
-        &self,
-        session_id: &Bound<'_, PyAny>,
-        topic: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let topic = name::bytes(name::string(topic, "topic")?)?;
-        self.remove_named(session_id, &Scope::Topic(&topic))
-    }
-
-    fn unsubscribe_all(&self, session_id: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.remove_named(session_id, &Scope::All)
-    }
-
-    #[pyo3(signature = (timeout=Timeout(Some(TIMEOUT))), text_signature = "($self, timeout=5.0)")]
-    fn close(slf: &Bound<'_, Self>, timeout: Timeout) -> PyResult<()> {
-        close::close(slf, &timeout)
-    }
-
-    #[pyo3(signature = (timeout=Timeout(Some(TIMEOUT))), text_signature = "($self, timeout=5.0)")]
-    fn aclose<'py>(slf: &Bound<'py, Self>, timeout: Timeout) -> PyResult<Bound<'py, PyAny>> {
-        close::aclose(slf, &timeout)
-    }
-
-    fn __enter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    #[pyo3(signature = (_exc_type, _exc, _traceback, /), text_signature = "($self, exc_type, exc, traceback, /)")]
-    fn __exit__(
-        slf: &Bound<'_, Self>,
-        _exc_type: &Bound<'_, PyAny>,
-        _exc: &Bound<'_, PyAny>,
-        _traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        close::close(slf, &Timeout(Some(TIMEOUT)))
-    }
-
-    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        close::entered(slf)
-    }
-
-    #[pyo3(signature = (_exc_type, _exc, _traceback, /), text_signature = "($self, exc_type, exc, traceback, /)")]
-    fn __aexit__<'py>(
-        slf: &Bound<'py, Self>,
-        _exc_type: &Bound<'py, PyAny>,
-        _exc: &Bound<'py, PyAny>,
-        _traceback: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        close::aclose(slf, &Timeout(Some(TIMEOUT)))
-    }
-
-    #[getter]
-    fn closed(&self, py: Python<'_>) -> bool {
-        self.change(py, |router, _| router.is_closed())
-    }
-
-    fn stats(&self, py: Python<'_>) -> Stats {
-        let sizes = self.change(py, |router, _| router.sizes());
-        Stats::new(&self.counters, &sizes)
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> String {
-        let sizes = self.change(py, |router, _| router.sizes());
-        let (sessions, topics, pending) = (sizes.sessions, sizes.topics, sizes.pending);
-        format!("<PubSubHub sessions={sessions} topics={topics} pending={pending}>")
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.on_error)?;
-        visit.call(&self.on_overflow)?;
-        if let Some(watchers) = self.watchers.try_lock() {
-            watchers.traverse(&visit)?;
-        }
-        let Some(router) = self.router.try_lock() else {
-            return Ok(());
-        };
-        for deliverer in router.deliverers() {
-            deliverer.traverse(&visit)?;
-        }
-        for subscription in router.registry().iter() {
-            subscription.handler.traverse(&visit)?;
-        }
-        Ok(())
-    }
-
-    fn __clear__(&self) {
-        let mut trash = Trash::default();
-        if let Some(mut router) = self.router.try_lock() {
-            router.clear(&mut trash);
-        }
-        drop(trash);
-    }
-}
-
-impl PubSubHub {
-    fn remove_named(&self, session_id: &Bound<'_, PyAny>, scope: &Scope<'_>) -> PyResult<()> {
-        let session: Cow<'_, [u8]> = name::bytes(name::string(session_id, "session_id")?)?;
-        self.remove(session_id.py(), &session, scope);
-        Ok(())
+    if link.shares_presence() {
+        link.note_members(router.take_memberships());
     }
 }

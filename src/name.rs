@@ -16,6 +16,14 @@ pub fn string<'a, 'py>(
         .map_err(|_| must_be(argument, "a str", value))
 }
 
+/// [`string`], of an argument that may be left out.
+pub fn optional_string<'a, 'py>(
+    value: Option<&'a Bound<'py, PyAny>>,
+    argument: &str,
+) -> PyResult<Option<&'a Bound<'py, PyString>>> {
+    value.map(|value| string(value, argument)).transpose()
+}
+
 /// The `TypeError` for an argument of the wrong type.
 pub fn must_be(argument: &str, expected: &str, found: &Bound<'_, PyAny>) -> PyErr {
     let kind = found.get_type().name();
@@ -38,6 +46,13 @@ pub fn bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, [u8]>> {
         .call_method1("encode", (text, "utf-8", "surrogatepass"))?
         .cast_into::<PyBytes>()?;
     Ok(Cow::Owned(encoded.as_bytes().to_vec()))
+}
+
+/// [`bytes`], of a text that may be missing.
+pub fn optional_bytes<'a>(
+    text: Option<&'a Bound<'_, PyString>>,
+) -> PyResult<Option<Cow<'a, [u8]>>> {
+    text.map(bytes).transpose()
 }
 
 /// The string of which [`bytes`] gave the name.

@@ -17,6 +17,8 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use crate::reserve::RESERVE;
+
 const OFFSET: usize = ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
 
 type Vectorcall = unsafe extern "C-unwind" fn(
@@ -90,6 +92,16 @@ pub fn detached(_py: Python<'_>, code: impl FnOnce() + Send) {
     code();
     // SAFETY: as above.
     guarded(|| unsafe { restore(state) });
+}
+
+/// Refuses a call that would need memory, while the process has none.
+pub fn check_memory(py: Python<'_>) -> PyResult<()> {
+    if RESERVE.is_needed() {
+        // SAFETY: attached. It takes no memory to raise this one.
+        unsafe { ffi::PyErr_NoMemory() };
+        return Err(PyErr::fetch(py));
+    }
+    Ok(())
 }
 
 /// Python code raised: the exception is set on this thread, and to be fetched before anything else.
@@ -169,7 +181,7 @@ pub fn insist<T>(
 ) -> (PyResult<T>, PyResult<()>) {
     let mut outside = Ok(());
     for _ in 1..ATTEMPTS {
-        match code() {
+        match code().map_err(|error| settled(py, error)) {
             Err(error) if is_from_outside(py, &error) => outside = Err(error),
             result => return (result, outside),
         }
@@ -181,6 +193,13 @@ pub fn insist<T>(
 pub fn insist_then_raise<T>(py: Python<'_>, code: impl FnMut() -> PyResult<T>) -> PyResult<T> {
     let (result, outside) = insist(py, code);
     outside.and(result)
+}
+
+/// The same error, so made that it can be asked for its type, value or cause. An error that Rust code
+/// made would let other threads have the interpreter for that, and their end too: see above.
+pub fn settled(py: Python<'_>, error: PyErr) -> PyErr {
+    error.restore(py);
+    PyErr::fetch(py)
 }
 
 fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {

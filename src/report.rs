@@ -1,18 +1,20 @@
 //! What the hub tells its owner: failed calls and dropped messages, on the logger `pagebus` and
 //! to the hub's hooks. Nothing that goes wrong in here reaches a sender or a handler.
 
-use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt};
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
-use pyo3::{ffi, intern};
 
+use crate::core::LaneKey;
 use crate::core::backlog::OverflowPolicy;
-use crate::core::router::Parked;
-use crate::delivery::{Envelope, Subscription};
-use crate::hub::PubSubHub;
+use crate::delivery::delivering::Delivering;
+use crate::delivery::{Envelope, Loss, Subscription};
+use crate::fork::Process;
+use crate::hub::{PubSubHub, SYNC};
 use crate::name;
+use crate::once::{Imported, Once, intern};
 use crate::python;
 
 /// One failed delivery.
@@ -60,6 +62,9 @@ impl Overflow {
     }
 }
 
+/// Characters of a traceback that are kept.
+const LONGEST_TRACEBACK: usize = 8_000;
+
 // ---- failures -------------------------------------------------------------------------------
 
 /// Reports what a handler raised. A cancellation is the handler's own affair.
@@ -87,18 +92,16 @@ fn try_failure(
     let py = hub.py();
     let callable = subscription.handler.callable(py);
     let session_id = name::text(py, subscription.owner.id())?;
-    let topic = envelope
-        .message
-        .topic
-        .as_ref()
-        .map(|topic| topic.clone_ref(py));
+    let topic = envelope.message.topic(py)?;
     let exception = error.into_value(py);
+    let name = describe(&callable);
     let text = format!(
-        "handler {} of {} failed",
-        describe(&callable),
+        "handler {name} of {} failed",
         place(&session_id, topic.as_ref())
     );
     log(py, Level::Error, &text, Some(exception.bind(py).as_any()))?;
+    let failures = &hub.get().counters.failures;
+    failures.record(&name, || traceback_of(exception.bind(py)));
     let Some(hook) = hub.get().on_error() else {
         return Ok(());
     };
@@ -107,80 +110,77 @@ fn try_failure(
         session_id: session_id.unbind(),
         topic,
         handler: callable.to_owned().unbind(),
-        message: envelope.message.body.clone_ref(py),
+        message: envelope.message.body(py)?.clone().unbind(),
     };
-    call_hook(hook.bind(py), "on_error", Bound::new(py, record)?.as_any())
+    call_hook(
+        hook.bind(py),
+        "on_error",
+        [Bound::new(py, record)?.as_any()],
+    )
+}
+
+/// The traceback of an exception as Python would show it, or the end of a long one.
+fn traceback_of(exception: &Bound<'_, PyBaseException>) -> String {
+    static CELL: Imported = Imported::new("traceback", "format_exception");
+    let lines = CELL
+        .get(exception.py())
+        .and_then(|format| python::call(format, [exception.as_any()]))
+        .and_then(|lines| lines.extract::<Vec<String>>());
+    let text = lines.map_or_else(|_| "(no traceback)".to_owned(), |lines| lines.concat());
+    match text.char_indices().nth_back(LONGEST_TRACEBACK) {
+        Some((at, _)) => format!("...{}", &text[at..]),
+        None => text,
+    }
 }
 
 /// Whether an exception is `asyncio.CancelledError`.
 pub fn is_cancellation(py: Python<'_>, error: &PyErr) -> bool {
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let cancelled = CELL.import(py, "asyncio", "CancelledError");
+    static CELL: Imported = Imported::new("asyncio", "CancelledError");
+    let cancelled = CELL.get(py);
     cancelled.is_ok_and(|cancelled| error.matches(py, cancelled).unwrap_or(false))
 }
 
 // ---- dropped messages -----------------------------------------------------------------------
 
-/// Reports what became of a message for a busy handler, if it brought about a loss.
-pub fn parked(
-    hub: &Bound<'_, PubSubHub>,
-    subscription: &Subscription,
-    envelope: &Envelope,
-    parked: &Parked,
-) {
-    match *parked {
-        Parked::Dropped(count) => loss(hub, subscription, envelope, count),
-        Parked::CutOff(count) => cut_off(hub, subscription, envelope, count),
-        Parked::Free | Parked::Waiting => {}
+/// Reports the losses that the hub's router has noted, in the order in which they happened, and
+/// those that come meanwhile. For the thread that `Router::begin_reports` says so to.
+#[cold]
+pub fn losses(hub: &Bound<'_, PubSubHub>) {
+    let (py, own) = (hub.py(), hub.get());
+    // A hook may close the hub, and must not wait for itself.
+    let _delivering = Delivering::begin(own);
+    // A hook can fork: what is noted in the child is not for the copy of this thread to report.
+    let process = Process::this();
+    while process.is_this()
+        && let Some(loss) = own.change(py, |router, _| router.next_report())
+    {
+        let told = tell(hub, &loss);
+        contain(hub, told);
     }
 }
 
-/// Counts a message dropped for one subscription, the `count`-th of a burst, and reports the
-/// first.
-pub fn loss(
-    hub: &Bound<'_, PubSubHub>,
-    subscription: &Subscription,
-    envelope: &Envelope,
-    count: u32,
-) {
-    hub.get().counters.add_dropped(1);
-    if count == 1 {
-        let what = format!("does not keep up; dropping its {} messages", gives_way(hub));
-        let line = Line(Level::Warning, what);
-        let result = overflow(hub, subscription, Some(envelope), count, &line);
-        contain(hub, result);
-    }
-}
-
-/// Counts and reports what was lost with a subscription that was ended because its handler did
-/// not keep up.
-pub fn cut_off(
-    hub: &Bound<'_, PubSubHub>,
-    subscription: &Subscription,
-    envelope: &Envelope,
-    count: u32,
-) {
-    hub.get().counters.add_dropped(count as usize);
-    let what = format!(
-        "does not keep up; unsubscribed it and dropped {}",
-        messages(count)
-    );
-    let line = Line(Level::Warning, what);
-    let result = overflow(hub, subscription, Some(envelope), count, &line);
-    contain(hub, result);
-}
-
-/// Reports the end of a burst of losses, if one ended. `envelope` is any message of the
-/// subscription, where there is one at hand.
-pub fn recovered(
-    hub: &Bound<'_, PubSubHub>,
-    subscription: &Subscription,
-    envelope: Option<&Envelope>,
-    burst: Option<u32>,
-) {
-    if let Some(count) = burst {
-        let result = overflow(hub, subscription, envelope, count, &caught_up(count));
-        contain(hub, result);
+fn tell(hub: &Bound<'_, PubSubHub>, loss: &Loss) -> PyResult<()> {
+    match loss {
+        Loss::Dropped((subscription, envelope)) => {
+            let words = falls_behind(hub);
+            overflow(hub, subscription, Some(envelope), 1, &words)
+        }
+        Loss::Expelled((subscription, envelope), count) => {
+            let words = unsubscribed(*count);
+            overflow(hub, subscription, Some(envelope), *count, &words)
+        }
+        Loss::Recovered(subscription, envelope, count) => {
+            let words = caught_up(*count);
+            overflow(hub, subscription, envelope.as_deref(), *count, &words)
+        }
+        Loss::FellBehind(lane, envelope) => {
+            let words = falls_behind(hub);
+            lane_overflow(hub, *lane, envelope, 1, &words)
+        }
+        Loss::CaughtUp(lane, envelope, count) => {
+            let words = caught_up(*count);
+            lane_overflow(hub, *lane, envelope, *count, &words)
+        }
     }
 }
 
@@ -189,64 +189,98 @@ fn overflow(
     subscription: &Subscription,
     envelope: Option<&Envelope>,
     count: u32,
-    Line(level, what): &Line,
+    line: &Line,
 ) -> PyResult<()> {
     let py = hub.py();
-    let callable = subscription.handler.callable(py);
     let session_id = name::text(py, subscription.owner.id())?;
     let topic = if let Some(envelope) = envelope {
-        envelope.message.topic.as_ref().map(|t| t.clone_ref(py))
+        envelope.message.topic(py)?
     } else {
         let topic = hub.get().topic_of(py, subscription);
         let topic = topic.map(|topic| name::text(py, &topic)).transpose()?;
         topic.map(Bound::unbind)
     };
-    let place = place(&session_id, topic.as_ref());
-    let text = format!("handler {} of {place} {what}", describe(&callable));
-    log(py, *level, &text, None)?;
-    let handler = Some(callable.to_owned().unbind());
-    let session_id = Some(session_id.unbind());
-    let record = Overflow {
+    let handler = subscription.handler.callable(py).to_owned();
+    let loser = Loser {
+        handler,
         session_id,
         topic,
-        handler,
+    };
+    overflow_of(hub, loser, count, line)
+}
+
+/// Who does not keep up.
+pub struct Loser<'py> {
+    /// The handler, or the reader.
+    pub handler: Bound<'py, PyAny>,
+    /// Its session.
+    pub session_id: Bound<'py, PyString>,
+    /// Its topic, if it has one.
+    pub topic: Option<Py<PyString>>,
+}
+
+/// What a reader has lost.
+pub enum Lost {
+    /// A message, the n-th of a burst.
+    Message(u32),
+    /// Its subscription, and so many messages with it.
+    Subscription(u32),
+    /// So many messages in a burst that is over.
+    Burst(u32),
+}
+
+/// Counts and reports what a reader has lost, as for a handler.
+pub fn lost(hub: &Bound<'_, PubSubHub>, loser: Loser<'_>, lost: &Lost) {
+    let counters = &hub.get().counters;
+    let (count, line) = match *lost {
+        Lost::Message(count) => {
+            counters.add_dropped(1);
+            if count > 1 {
+                return;
+            }
+            (count, falls_behind(hub))
+        }
+        Lost::Subscription(count) => {
+            counters.add_dropped(count as usize);
+            (count, unsubscribed(count))
+        }
+        Lost::Burst(count) => (count, caught_up(count)),
+    };
+    let result = overflow_of(hub, loser, count, &line);
+    contain(hub, result);
+}
+
+fn overflow_of(
+    hub: &Bound<'_, PubSubHub>,
+    loser: Loser<'_>,
+    count: u32,
+    Line(level, what): &Line,
+) -> PyResult<()> {
+    let place = place(&loser.session_id, loser.topic.as_ref());
+    let text = format!("handler {} of {place} {what}", describe(&loser.handler));
+    log(hub.py(), *level, &text, None)?;
+    let record = Overflow {
+        session_id: Some(loser.session_id.unbind()),
+        topic: loser.topic,
+        handler: Some(loser.handler.unbind()),
         dropped: count as usize,
     };
     call_overflow_hook(hub, record)
 }
 
-/// Reports that a lane does not keep up with a topic.
-pub fn lane_loss(hub: &Bound<'_, PubSubHub>, topic: Option<&Bound<'_, PyString>>) {
-    let topic = topic.map(|topic| topic.clone().unbind());
-    let what = format!("does not keep up; dropping the {} messages", gives_way(hub));
-    let result = lane_overflow(hub, topic, 1, &Line(Level::Warning, what));
-    contain(hub, result);
-}
-
-/// Reports that a lane has caught up with a topic, if it has.
-pub fn topic_recovered(hub: &Bound<'_, PubSubHub>, envelope: &Envelope, burst: Option<u32>) {
-    if let Some(count) = burst {
-        let topic = envelope
-            .message
-            .topic
-            .as_ref()
-            .map(|t| t.clone_ref(hub.py()));
-        let result = lane_overflow(hub, topic, count, &caught_up(count));
-        contain(hub, result);
-    }
-}
-
 fn lane_overflow(
     hub: &Bound<'_, PubSubHub>,
-    topic: Option<Py<PyString>>,
+    lane: LaneKey,
+    envelope: &Envelope,
     count: u32,
     Line(level, what): &Line,
 ) -> PyResult<()> {
     let py = hub.py();
+    let topic = envelope.message.topic(py)?;
     let place = topic
         .as_ref()
         .map_or_else(String::new, |t| format!(" on topic {}", quoted(t.bind(py))));
-    let text = format!("the event loop or executor {what}{place}");
+    let text = format!("{} {what}{place}", deliverer(hub, lane));
     log(py, *level, &text, None)?;
     let record = Overflow {
         session_id: None,
@@ -265,14 +299,22 @@ fn call_overflow_hook(hub: &Bound<'_, PubSubHub>, record: Overflow) -> PyResult<
     call_hook(
         hook.bind(py),
         "on_overflow",
-        Bound::new(py, record)?.as_any(),
+        [Bound::new(py, record)?.as_any()],
     )
+}
+
+fn deliverer(hub: &Bound<'_, PubSubHub>, lane: LaneKey) -> &'static str {
+    match hub.get().executor() {
+        _ if lane != SYNC => "the event loop",
+        Some(_) => "the executor",
+        None => "the thread that delivers",
+    }
 }
 
 /// Reports messages that nobody will deliver any more.
 pub fn undeliverable(hub: &Bound<'_, PubSubHub>, count: usize, why: &str) {
     if count > 0 {
-        let text = format!("{count} messages could not be delivered: {why}");
+        let text = format!("{} could not be delivered: {why}", messages(count));
         let result = log(hub.py(), Level::Error, &text, None);
         contain(hub, result);
     }
@@ -280,10 +322,16 @@ pub fn undeliverable(hub: &Bound<'_, PubSubHub>, count: usize, why: &str) {
 
 /// Reports what a hub that closes leaves undone.
 pub fn given_up(hub: &Bound<'_, PubSubHub>, deliveries: usize, calls: usize) {
-    if deliveries + calls > 0 {
-        let text = format!(
-            "the hub closed before {deliveries} deliveries were made and {calls} handlers were done"
-        );
+    let made = counted(deliveries, "delivery was made", "deliveries were made");
+    let done = counted(calls, "handler was done", "handlers were done");
+    let undone = match (deliveries, calls) {
+        (0, 0) => None,
+        (0, _) => Some(done),
+        (_, 0) => Some(made),
+        _ => Some(format!("{made} and {done}")),
+    };
+    if let Some(undone) = undone {
+        let text = format!("the hub closed before {undone}");
         let result = log(hub.py(), Level::Error, &text, None);
         contain(hub, result);
     }
@@ -291,15 +339,16 @@ pub fn given_up(hub: &Bound<'_, PubSubHub>, deliveries: usize, calls: usize) {
 
 // ---- words ----------------------------------------------------------------------------------
 
-fn messages(count: u32) -> String {
-    if count == 1 {
-        "1 message".to_owned()
-    } else {
-        format!("{count} messages")
-    }
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
-fn place(session_id: &Bound<'_, PyString>, topic: Option<&Py<PyString>>) -> String {
+fn messages(count: usize) -> String {
+    counted(count, "message", "messages")
+}
+
+/// "session 'ann' on topic 'news'".
+pub fn place(session_id: &Bound<'_, PyString>, topic: Option<&Py<PyString>>) -> String {
     let session = format!("session {}", quoted(session_id));
     match topic {
         Some(topic) => format!("{session} on topic {}", quoted(topic.bind(session_id.py()))),
@@ -310,7 +359,8 @@ fn place(session_id: &Bound<'_, PyString>, topic: Option<&Py<PyString>>) -> Stri
 /// How much of a name the log shows: it may be as long as a book.
 const SHOWN: usize = 200;
 
-fn quoted(text: &Bound<'_, PyString>) -> String {
+/// A name as the log shows it.
+pub fn quoted(text: &Bound<'_, PyString>) -> String {
     let repr = text.repr().map_or_else(
         |_| "?".to_owned(),
         |repr| repr.to_string_lossy().into_owned(),
@@ -340,10 +390,14 @@ pub fn describe(callable: &Bound<'_, PyAny>) -> String {
 
 // ---- logger and hooks -----------------------------------------------------------------------
 
+/// How loud a line of the log is.
 #[derive(Clone, Copy)]
-enum Level {
+pub enum Level {
+    /// Somebody who looks closer wants to know it.
     Info,
+    /// Something is lost, or late.
     Warning,
+    /// Somebody has to do something.
     Error,
 }
 
@@ -354,28 +408,37 @@ struct Line(Level, String);
 fn caught_up(count: u32) -> Line {
     Line(
         Level::Info,
-        format!("has caught up; dropped {}", messages(count)),
+        format!("has caught up; dropped {}", messages(count as usize)),
     )
 }
 
-fn gives_way(hub: &Bound<'_, PubSubHub>) -> &'static str {
-    match hub.get().overflow() {
-        OverflowPolicy::DropNewest => "newest",
-        OverflowPolicy::DropOldest | OverflowPolicy::Unsubscribe => "oldest",
-    }
+fn unsubscribed(count: u32) -> Line {
+    let lost = messages(count as usize);
+    let what = format!("does not keep up; unsubscribed it and dropped {lost}");
+    Line(Level::Warning, what)
 }
 
-fn log(
+fn falls_behind(hub: &Bound<'_, PubSubHub>) -> Line {
+    let given_way = match hub.get().overflow() {
+        OverflowPolicy::DropNewest => "newest",
+        OverflowPolicy::DropOldest | OverflowPolicy::Unsubscribe => "oldest",
+    };
+    let what = format!("does not keep up; dropping its {given_way} messages");
+    Line(Level::Warning, what)
+}
+
+/// Writes a line on the logger `pagebus`.
+pub fn log(
     py: Python<'_>,
     level: Level,
     text: &str,
     exception: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let logger = LOGGER.get_or_try_init(py, || {
-        py.import("logging")?
-            .call_method1("getLogger", ("pagebus",))
-            .map(Bound::unbind)
+    static GET_LOGGER: Imported = Imported::new("logging", "getLogger");
+    static LOGGER: Once<Py<PyAny>> = Once::new();
+    let logger = LOGGER.get_or_try_init(|| {
+        let name = intern!(py, "pagebus");
+        python::call(GET_LOGGER.get(py)?, [name.as_any()]).map(Bound::unbind)
     })?;
     let keywords = PyDict::new(py);
     keywords.set_item("exc_info", exception)?;
@@ -389,9 +452,14 @@ fn log(
     python::call_with(&method, [format.as_any(), text.as_any()], Some(&keywords)).map(drop)
 }
 
-fn call_hook(hook: &Bound<'_, PyAny>, which: &str, record: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Calls a hook of the hub's user; that it fails is logged.
+pub fn call_hook<const N: usize>(
+    hook: &Bound<'_, PyAny>,
+    which: &str,
+    args: [&Bound<'_, PyAny>; N],
+) -> PyResult<()> {
     let py = hook.py();
-    python::call(hook, [record]).map(drop).or_else(|error| {
+    python::call(hook, args).map(drop).or_else(|error| {
         if is_interrupt(py, &error) {
             return Err(error);
         }

@@ -1,10 +1,19 @@
 //! What a hub has done and holds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
 
+use crate::core::Name;
 use crate::core::router::Sizes;
+use crate::link;
+use crate::name;
+use crate::ranking::{Ranked, Ranking};
+use crate::report::quoted;
+use crate::timing::Timing;
 
 /// Counters that deliverers add to without the router's lock: once in a turn, or for each call on
 /// an executor.
@@ -13,6 +22,12 @@ pub struct Counters {
     delivered: AtomicU64,
     failed: AtomicU64,
     dropped: AtomicU64,
+    /// Messages in the queues of readers, which the router does not know.
+    unread: AtomicUsize,
+    /// How long deliveries take.
+    pub timing: Timing,
+    /// What fails.
+    pub failures: Failures,
 }
 
 impl Counters {
@@ -30,9 +45,135 @@ impl Counters {
     pub fn add_dropped(&self, count: usize) {
         self.dropped.fetch_add(count as u64, Ordering::Relaxed);
     }
+
+    /// Counts a message that waits for a reader.
+    pub fn add_unread(&self) {
+        self.unread.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts messages that wait for a reader no more.
+    pub fn subtract_unread(&self, count: usize) {
+        self.unread.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Messages that wait for readers.
+    pub fn unread(&self) -> usize {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Enters that nothing waits for readers: those of this process have read nothing yet.
+    pub fn forget_unread(&self) {
+        self.unread.store(0, Ordering::Relaxed);
+    }
 }
 
-/// A hub's counters and sizes at one moment.
+/// What fails: handlers, by name.
+#[derive(Default)]
+pub struct Failures(Mutex<Ranking<Failing>>);
+
+#[derive(Clone)]
+struct Failing {
+    count: u64,
+    traceback: String,
+    last: Instant,
+}
+
+impl Ranked for Failing {
+    type Rank = Instant;
+
+    fn rank(&self) -> Instant {
+        self.last
+    }
+}
+
+/// Entries of each kind in a record, at the most.
+const MOST_TOLD: usize = 20;
+/// A traceback is written down anew after so long.
+const NEXT_TRACEBACK: Duration = Duration::from_secs(1);
+
+impl Failures {
+    /// Counts a failure of a handler; `traceback` is asked for now and then.
+    pub fn record(&self, handler: &str, traceback: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let mut counted = 0;
+        {
+            let mut all = self.0.lock();
+            if let Some(failing) = all.get_mut(handler) {
+                failing.count += 1;
+                counted = 1;
+                if now.saturating_duration_since(failing.last) < NEXT_TRACEBACK {
+                    return;
+                }
+            }
+        }
+        let traceback = traceback();
+        let mut all = self.0.lock();
+        let failing = all.entry(handler.to_owned()).or_insert(Failing {
+            count: counted,
+            traceback: String::new(),
+            last: now,
+        });
+        // Another thread can have entered the handler while the traceback was written.
+        failing.count += 1 - counted;
+        (failing.traceback, failing.last) = (traceback, now);
+    }
+
+    /// The handlers that failed, the latest first.
+    fn latest(&self) -> Vec<(String, Failing)> {
+        let all = self.0.lock().clone();
+        all.into_first(MOST_TOLD)
+    }
+}
+
+/// A handler that took long.
+#[pyclass(frozen, module = "pagebus", get_all)]
+pub struct SlowHandler {
+    handler: String,
+    calls: u64,
+    mean: f64,
+    max: f64,
+}
+
+#[pymethods]
+impl SlowHandler {
+    fn __repr__(&self) -> String {
+        format!("<SlowHandler {} max={:.6}>", self.handler, self.max)
+    }
+}
+
+/// A handler that raised.
+#[pyclass(frozen, module = "pagebus", get_all)]
+pub struct FailingHandler {
+    handler: String,
+    failures: u64,
+    traceback: String,
+}
+
+#[pymethods]
+impl FailingHandler {
+    fn __repr__(&self) -> String {
+        let (handler, failures) = (&self.handler, self.failures);
+        format!("<FailingHandler {handler} failures={failures}>")
+    }
+}
+
+/// A topic that much is sent on.
+#[pyclass(frozen, module = "pagebus", get_all)]
+pub struct BusyTopic {
+    topic: Py<PyString>,
+    published: u64,
+    sessions: u32,
+}
+
+#[pymethods]
+impl BusyTopic {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let topic = quoted(self.topic.bind(py));
+        format!("<BusyTopic {topic} published={}>", self.published)
+    }
+}
+
+/// A hub's counters, sizes and times at one moment.
 #[pyclass(frozen, module = "pagebus", get_all)]
 pub struct Stats {
     published: u64,
@@ -43,12 +184,28 @@ pub struct Stats {
     sessions: usize,
     topics: usize,
     subscriptions: usize,
+    latency_p50: f64,
+    latency_p99: f64,
+    latency_max: f64,
+    slowest: Py<PyTuple>,
+    failing: Py<PyTuple>,
+    busiest: Py<PyTuple>,
+    outbox: usize,
+    unpublished: u64,
+    unreadable: u64,
 }
 
 impl Stats {
-    /// The counters and sizes, put together.
-    pub fn new(counters: &Counters, sizes: &Sizes) -> Self {
-        Self {
+    /// Everything put together.
+    pub fn new(
+        py: Python<'_>,
+        counters: &Counters,
+        sizes: &Sizes,
+        busiest: Vec<(Name, u64, u32)>,
+        link: &link::Counts,
+    ) -> PyResult<Self> {
+        let latency = counters.timing.quantiles();
+        Ok(Self {
             published: sizes.published,
             delivered: counters.delivered.load(Ordering::Relaxed),
             failed: counters.failed.load(Ordering::Relaxed),
@@ -57,8 +214,57 @@ impl Stats {
             sessions: sizes.sessions,
             topics: sizes.topics,
             subscriptions: sizes.subscriptions,
-        }
+            latency_p50: latency.p50,
+            latency_p99: latency.p99,
+            latency_max: latency.max,
+            slowest: slowest(py, counters)?.unbind(),
+            failing: failing(py, counters)?.unbind(),
+            busiest: busiest_topics(py, busiest)?.unbind(),
+            outbox: link.outbox,
+            unpublished: link.unpublished,
+            unreadable: link.unreadable,
+        })
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "it is an average")]
+fn slowest<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyTuple>> {
+    let slowest = counters.timing.slowest(MOST_TOLD).into_iter();
+    let told = slowest.map(|(handler, calls)| SlowHandler {
+        handler,
+        calls: calls.count,
+        mean: calls.total.as_secs_f64() / calls.count as f64,
+        max: calls.max.as_secs_f64(),
+    });
+    PyTuple::new(py, told.collect::<Vec<_>>())
+}
+
+fn failing<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyTuple>> {
+    let latest = counters.failures.latest().into_iter();
+    let told = latest.map(|(handler, failing)| FailingHandler {
+        handler,
+        failures: failing.count,
+        traceback: failing.traceback,
+    });
+    PyTuple::new(py, told.collect::<Vec<_>>())
+}
+
+fn busiest_topics(
+    py: Python<'_>,
+    mut busiest: Vec<(Name, u64, u32)>,
+) -> PyResult<Bound<'_, PyTuple>> {
+    busiest.sort_by_key(|(_, published, _)| std::cmp::Reverse(*published));
+    let told = busiest
+        .iter()
+        .take(MOST_TOLD)
+        .map(|(topic, published, sessions)| {
+            Ok(BusyTopic {
+                topic: name::text(py, topic)?.unbind(),
+                published: *published,
+                sessions: *sessions,
+            })
+        });
+    PyTuple::new(py, told.collect::<PyResult<Vec<_>>>()?)
 }
 
 #[pymethods]

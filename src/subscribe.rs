@@ -1,63 +1,151 @@
 //! Entering a subscription: checks, the lane that will deliver, and the comparison with handlers
 //! that the session has already.
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyWeakrefReference};
+use pyo3::types::{PyBool, PyString, PyWeakrefReference};
 use triomphe::Arc;
 
 use crate::core::LaneKey;
-use crate::core::subscription::Listener;
+use crate::core::router::presence::watch_name;
+use crate::core::subscription::{Address, Listener};
 use crate::delivery::context::Captured;
 use crate::delivery::event_loop::{self, LoopLane};
 use crate::delivery::handler::{Handler, Kind};
 use crate::delivery::signature;
 use crate::delivery::{Deliverer, Router, Subscription};
 use crate::fork;
+use crate::history::Replay;
 use crate::hub::{HubClosed, PubSubHub, SYNC};
 use crate::name;
+use crate::pubsub::PubSub;
+use crate::python;
 use crate::subscription::Subscription as Handle;
 
-/// Subscribes a handler, to everything or to a topic.
+/// What a handler subscribes to.
+#[derive(Clone, Copy)]
+pub enum Source<'a, 'py> {
+    /// Messages sent to all.
+    Everything,
+    /// A topic.
+    Topic(&'a Bound<'py, PyString>),
+    /// The coming and going of sessions on a topic.
+    Presence(&'a Bound<'py, PyString>),
+}
+
+impl<'a, 'py> Source<'a, 'py> {
+    /// What a handler is called with.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Everything => &["message"],
+            Self::Topic(_) => &["topic", "message"],
+            Self::Presence(_) => &["presence"],
+        }
+    }
+
+    /// The topic, if there is one.
+    pub fn topic(self) -> Option<&'a Bound<'py, PyString>> {
+        match self {
+            Self::Everything => None,
+            Self::Topic(topic) | Self::Presence(topic) => Some(topic),
+        }
+    }
+}
+
+/// The argument `concurrent`.
+#[derive(Clone, Copy)]
+pub struct Concurrent(pub bool);
+
+impl<'py> FromPyObject<'_, 'py> for Concurrent {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let flag = value.cast::<PyBool>();
+        flag.map(|flag| Self(flag.is_true()))
+            .map_err(|_| name::must_be("concurrent", "a bool", &value))
+    }
+}
+
+/// How a handler is to be subscribed.
+#[derive(Default)]
+pub struct Options {
+    /// Whether its calls may overlap.
+    pub concurrent: bool,
+    /// How many earlier messages it gets first.
+    pub replay: usize,
+    /// Who knows what its session says of itself, when it is entered.
+    pub client: Option<Py<PubSub>>,
+}
+
+impl Options {
+    /// Those of a handler that gets messages.
+    pub fn new(concurrent: Concurrent, replay: Replay) -> Self {
+        Self {
+            concurrent: concurrent.0,
+            replay: replay.0,
+            client: None,
+        }
+    }
+}
+
+/// Subscribes a handler.
 pub fn subscribe(
     hub: &Bound<'_, PubSubHub>,
     session_id: &Bound<'_, PyString>,
-    topic: Option<&Bound<'_, PyString>>,
+    source: Source<'_, '_>,
     callable: &Bound<'_, PyAny>,
-    concurrent: bool,
+    options: &Options,
 ) -> PyResult<Handle> {
+    let kind = signature::check(callable, source.arguments())?;
+    let address = subscribe_as(hub, session_id, source, callable, kind, options)?;
+    let topic = source.topic().map(|topic| topic.clone().unbind());
+    let session_id = session_id.clone().unbind();
+    let reference = PyWeakrefReference::new(hub)?.unbind();
+    Ok(Handle::new(reference, address, session_id, topic))
+}
+
+/// Subscribes a callable, or a reader, as a handler of that kind.
+pub fn subscribe_as(
+    hub: &Bound<'_, PubSubHub>,
+    session_id: &Bound<'_, PyString>,
+    source: Source<'_, '_>,
+    callable: &Bound<'_, PyAny>,
+    kind: Kind,
+    options: &Options,
+) -> PyResult<Address> {
+    let py = hub.py();
+    python::check_memory(py)?;
     let session = name::bytes(session_id)?;
-    let name = topic.map(name::bytes).transpose()?;
-    let kind = signature::check(callable, topic.is_some())?;
+    let topic = source.topic();
+    let name = name::optional_bytes(topic)?;
     let digest = signature::digest(callable)?;
     let needs_running = hub.get().event_loop().is_none();
     let running = if needs_running {
-        event_loop::running(hub.py())?
+        event_loop::running(py)?
     } else {
         None
     };
     let lane = lane_for(hub, kind, running.as_ref())?;
-    let home = running.filter(|_| kind == Kind::Sync);
-    let reference = PyWeakrefReference::new(hub)?.unbind();
+    let home = running.filter(|_| kind == Kind::Sync && callable.is_callable());
+    if matches!(source, Source::Presence(_)) {
+        hub.get().can_be_watched(PyWeakrefReference::new(hub)?);
+    }
     let wanted = Wanted {
         session: &session,
         topic: name.as_deref(),
+        is_watch: matches!(source, Source::Presence(_)),
         digest,
         lane,
-        overlaps: concurrent,
+        options,
         handler: Some(Handler::new(callable, home.as_ref())?),
         known: Vec::new(),
         unneeded: None,
     };
-    let subscription = enter(hub, wanted, callable)?;
-    let topic = topic.map(|topic| topic.clone().unbind());
-    let session_id = session_id.clone().unbind();
-    Ok(Handle::new(
-        reference,
-        subscription.address(),
-        session_id,
-        topic,
-    ))
+    let address = enter(hub, wanted, callable)?.address();
+    if let Some(link) = hub.get().link() {
+        link.start(hub)?;
+    }
+    Ok(address)
 }
 
 fn enter(
@@ -69,7 +157,19 @@ fn enter(
     loop {
         match own.change(py, |router, _| wanted.enter(py, router)) {
             Found::Closed => return Err(HubClosed::new_err("the hub is closed")),
-            Found::New(subscription) => return Ok(subscription),
+            Found::NotKept => return Err(not_kept()),
+            Found::New(subscription, None) => return Ok(subscription),
+            Found::New(subscription, Some(deliverer)) => {
+                // Where nobody delivers to it, or it quits at once, the caller gets no handle to end it.
+                let woken = deliverer.wake(hub);
+                return match woken {
+                    Ok(()) => Ok(subscription),
+                    Err(error) => {
+                        own.cancel(py, subscription.address());
+                        Err(error)
+                    }
+                };
+            }
             Found::NoLane(event_loop) => {
                 cut_off_closed_loops(hub);
                 wanted.lane = Lane::Made(LoopLane::new(event_loop.bind(py), false)?);
@@ -85,6 +185,13 @@ fn enter(
             }
         }
     }
+}
+
+fn not_kept() -> PyErr {
+    PyValueError::new_err(
+        "replay needs messages that are kept: create the hub with PubSubHub(history=...), or call \
+         hub.keep(topic, messages=...) first",
+    )
 }
 
 /// Who delivers to a handler of that kind.
@@ -149,9 +256,11 @@ enum Lane {
 struct Wanted<'a> {
     session: &'a [u8],
     topic: Option<&'a [u8]>,
+    /// Whether it is the coming and going on the topic that it subscribes to.
+    is_watch: bool,
     digest: u16,
     lane: Lane,
-    overlaps: bool,
+    options: &'a Options,
     handler: Option<Handler>,
     /// Subscriptions that were compared and differ.
     known: Vec<Arc<Subscription>>,
@@ -162,7 +271,10 @@ struct Wanted<'a> {
 /// What entering a subscription came to.
 enum Found {
     Closed,
-    New(Arc<Subscription>),
+    /// No messages are kept that could be replayed.
+    NotKept,
+    /// It was entered; the deliverer, if there is one, must be woken.
+    New(Arc<Subscription>, Option<Deliverer>),
     /// These may be the same handler: only Python can tell.
     Candidates(Vec<Arc<Subscription>>),
     /// The loop has no lane yet.
@@ -174,8 +286,10 @@ impl Wanted<'_> {
         if router.is_closed() {
             return Found::Closed;
         }
-        let registry = router.registry();
-        let mut candidates = registry.matching(self.session, self.topic, self.digest);
+        if self.options.replay > 0 && !router.keeps(self.topic) {
+            return Found::NotKept;
+        }
+        let mut candidates = self.matching(router);
         candidates.retain(|candidate| !contains(&self.known, candidate));
         if !candidates.is_empty() {
             return Found::Candidates(candidates);
@@ -189,15 +303,52 @@ impl Wanted<'_> {
                 let latest = router.registry().latest(self.session, self.topic);
                 let (handler, unneeded) = handler.sharing(py, latest.map(|s| &s.handler));
                 self.unneeded = unneeded;
-                let listener = Listener {
-                    handler,
-                    digest: self.digest,
-                    overlaps: self.overlaps,
-                };
-                Found::New(router.subscribe(self.session, self.topic, lane, listener))
+                self.insert(py, router, lane, handler)
             }
             None => Found::Closed,
         }
+    }
+
+    /// Subscriptions that may be the same.
+    fn matching(&self, router: &Router) -> Vec<Arc<Subscription>> {
+        let registry = router.registry();
+        match self.topic {
+            Some(topic) if self.is_watch => {
+                let name = watch_name(topic);
+                registry.matching(self.session, Some(&name), self.digest)
+            }
+            topic => registry.matching(self.session, topic, self.digest),
+        }
+    }
+
+    fn insert(
+        &self,
+        py: Python<'_>,
+        router: &mut Router,
+        lane: LaneKey,
+        handler: Handler,
+    ) -> Found {
+        let listener = Listener {
+            handler,
+            digest: self.digest,
+            overlaps: self.options.concurrent,
+        };
+        let (subscription, wake) = match self.topic {
+            Some(topic) if self.is_watch => {
+                router.subscribe_presence(self.session, topic, lane, listener)
+            }
+            topic => {
+                let subscription = router.subscribe(self.session, topic, lane, listener);
+                let replay = self.options.replay;
+                let wake = (replay > 0).then(|| router.replay(&subscription, topic, replay));
+                (subscription, wake.flatten())
+            }
+        };
+        let client = self.options.client.as_ref();
+        if let Some(identity) = client.and_then(|client| client.get().identity(py)) {
+            router.introduce(&subscription, Arc::new(identity));
+        }
+        Found::New(subscription, wake)
     }
 
     fn find_lane(&mut self, router: &mut Router) -> Result<LaneKey, Py<PyAny>> {
@@ -223,6 +374,7 @@ impl Wanted<'_> {
                     place = key;
                     Deliverer::Loop(fork::share(lane.with_key(key)))
                 });
+                router.is_remote(place);
                 Ok(place)
             }
         }

@@ -1,23 +1,32 @@
-"""The command line: ``pagebus run app.py`` runs an unchanged Flet program on the pagebus hub."""
+"""The command line: ``pagebus run app.py`` runs an unchanged Flet program on the pagebus hub.
+
+``pagebus monitor app.py`` does the same, and opens the monitor beside it; ``pagebus send`` and
+``pagebus listen`` talk to linked hubs.
+"""
 
 import argparse
 import builtins
+import importlib.util
 import io
 import os
 import sys
+from contextlib import ExitStack, closing
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 import pagebus
+import pagebus._talk
 import pagebus.flet
 
 
 def main() -> int:
     """Do what ``sys.argv`` asks for and return the exit status."""
     parser = _parser()
-    # What follows the program's name is the program's own, options included.
-    command_line, program_arguments = sys.argv[1:3], sys.argv[3:]
-    program = parser.parse_args(command_line).program
+    command_line, program_arguments = _split(sys.argv[1:])
+    options = parser.parse_args(command_line)
+    if hasattr(options, "do"):
+        return pagebus._talk.run(options)
+    program = options.program
     path = os.path.abspath(program)
     try:
         with io.open_code(path) as file:
@@ -25,11 +34,32 @@ def main() -> int:
     except OSError as error:
         parser.exit(2, f"pagebus: cannot open {program!r}: {error.strerror}\n")
     try:
-        pagebus.flet.install()
+        pagebus.flet.install(link=options.link)
+        if options.is_monitored:
+            pagebus.flet._check_monitor()
     except pagebus.flet.UnsupportedFletError as error:
         parser.exit(1, f"pagebus: {error}\n")
+    except ValueError as error:
+        parser.exit(2, f"pagebus: {error}\n")
+    if options.is_monitored and importlib.util.find_spec("flet_web") is None:
+        parser.exit(1, "pagebus: the monitor needs the package flet-web\n")
     sys.argv = [program, *program_arguments]
-    return _run_as_main(path, source)
+    with ExitStack() as at_the_end:
+        if options.is_monitored:
+            from pagebus._beside import Beside
+
+            at_the_end.enter_context(closing(Beside(os.path.basename(path), options.port)))
+        return _run_as_main(path, source)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Part pagebus's own arguments from the program's: what follows its name, options included."""
+    if arguments[:1] not in (["run"], ["monitor"]):
+        return arguments, []
+    for index, argument in enumerate(arguments[1:], 1):
+        if not argument.startswith("-") and arguments[index - 1] not in ("--port", "--link"):
+            return arguments[: index + 1], arguments[index + 1 :]
+    return arguments, []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,11 +70,28 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
-        usage="pagebus run [-h] APP.py [ARGUMENT ...]",
+        usage="pagebus run [-h] [--link URL] APP.py [ARGUMENT ...]",
         help="run an unchanged Flet program on the pagebus hub",
         description="What `python APP.py ARGUMENT ...` does, on the pagebus hub.",
     )
-    run.add_argument("program", metavar="APP.py", help="the program's file")
+    monitor = commands.add_parser(
+        "monitor",
+        usage="pagebus monitor [-h] [--port PORT] [--link URL] APP.py [ARGUMENT ...]",
+        help="run it, and open a page that shows what its hubs do",
+        description="What `pagebus run` does, and a page beside it that shows what its hubs do.",
+    )
+    monitor.add_argument(
+        "--port", type=int, default=0, help="where the monitor's page is; default: any free port"
+    )
+    for command, is_monitored in ((run, False), (monitor, True)):
+        command.add_argument(
+            "--link",
+            metavar="URL",
+            help="a Redis or Valkey server that connects the processes of the app",
+        )
+        command.add_argument("program", metavar="APP.py", help="the program's file")
+        command.set_defaults(is_monitored=is_monitored)
+    pagebus._talk.add_commands(commands)
     return parser
 
 

@@ -4,26 +4,75 @@ use std::cell::Cell;
 
 use triomphe::Arc;
 
-use super::SessionKey;
 use super::roster::Snapshot;
 use super::subscription::Subscription;
+use super::{GroupKey, SessionKey};
+
+/// Who gets a message, of those who are subscribed to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience<S> {
+    /// All of them.
+    Everyone,
+    /// All but one session.
+    Others(S),
+    /// One session.
+    Only(S),
+}
 
 /// A message, made once per send and shared by all its deliveries.
 pub struct Envelope<M> {
     /// What was sent.
     pub message: M,
-    /// The session that does not get it.
-    pub except: Option<SessionKey>,
+    /// Who gets it.
+    pub audience: Audience<SessionKey>,
     /// The place of the send in the hub's sequence.
     pub sequence: u64,
+    /// The time of the send, for some messages only: a look at the clock costs as much as a short
+    /// delivery. Else 0.
+    pub sent_at: u64,
+}
+
+/// Who a message is for: found again without it.
+#[derive(Clone, Copy)]
+pub struct Recipients {
+    /// The subscribers' group.
+    pub group: GroupKey,
+    /// Which of them.
+    pub audience: Audience<SessionKey>,
+    /// Who joined at this place in the hub's sequence, or before, does not get it.
+    pub after: u64,
+    /// Who joined after this place does not get it.
+    pub before: u64,
+}
+
+impl Recipients {
+    /// Those of `group` who are to get a message.
+    pub fn new<M>(group: GroupKey, envelope: &Envelope<M>) -> Self {
+        Self {
+            group,
+            audience: envelope.audience,
+            after: 0,
+            before: envelope.sequence,
+        }
+    }
+
+    /// One subscriber, whenever the message was sent.
+    pub fn one<H>(subscription: &Subscription<H>) -> Self {
+        Self {
+            group: subscription.group,
+            audience: Audience::Everyone,
+            after: subscription.serial.saturating_sub(1),
+            before: subscription.serial.saturating_add(1),
+        }
+    }
 }
 
 /// A walk over the subscribers of one message. Needs no lock: the snapshot cannot change.
 pub struct Fanout<H, M> {
     /// The message.
     pub envelope: Arc<Envelope<M>>,
-    /// The size of the burst of losses of the topic that ends with this message.
-    pub burst: Option<u32>,
+    /// Who gets it.
+    pub to: Recipients,
     snapshot: Snapshot<H>,
     /// The chunk of the snapshot, and the place in it.
     position: Cell<(usize, usize)>,
@@ -31,10 +80,10 @@ pub struct Fanout<H, M> {
 
 impl<H, M> Fanout<H, M> {
     /// A walk from the start.
-    pub fn new(snapshot: Snapshot<H>, envelope: Arc<Envelope<M>>, burst: Option<u32>) -> Self {
+    pub fn new(to: Recipients, snapshot: Snapshot<H>, envelope: Arc<Envelope<M>>) -> Self {
         Self {
             envelope,
-            burst,
+            to,
             snapshot,
             position: Cell::new((0, 0)),
         }
@@ -47,6 +96,16 @@ impl<H, M> Fanout<H, M> {
         let (chunk, index) = self.position.get();
         self.position.set((chunk, index + 1));
         Some(subscription)
+    }
+
+    /// Whether it is for one who came after the send.
+    pub fn is_replay(&self) -> bool {
+        self.to.after != 0
+    }
+
+    /// Whether nobody has got the message yet.
+    pub fn is_untouched(&self) -> bool {
+        self.position.get() == (0, 0)
     }
 
     /// Whether somebody else gets the message.
@@ -69,6 +128,17 @@ impl<H, M> Fanout<H, M> {
         }
     }
 
+    /// The place in the hub's sequence of the last subscriber that the walk has stepped over.
+    pub fn passed(&self) -> u64 {
+        let (chunk, index) = self.position.get();
+        let before = |chunk: usize| self.snapshot.get(chunk);
+        let last = match index.checked_sub(1) {
+            Some(index) => before(chunk).and_then(|chunk| chunk.get(index)),
+            None => (chunk.checked_sub(1).and_then(before)).and_then(|chunk| chunk.last()),
+        };
+        last.map_or(0, |subscription| subscription.serial)
+    }
+
     /// Steps over everybody who is left; returns how many they were.
     pub fn give_up(&self) -> usize {
         std::iter::from_fn(|| self.take_next()).count()
@@ -84,8 +154,8 @@ impl<H, M> Fanout<H, M> {
 
     /// Who joined after the send, has left since, or is the one session that was excluded.
     fn skips(&self, subscription: &Subscription<H>) -> bool {
-        subscription.serial > self.envelope.sequence
+        subscription.serial > self.to.before
             || subscription.is_cancelled()
-            || (self.envelope.except).is_some_and(|session| session == subscription.owner.key())
+            || matches!(self.to.audience, Audience::Others(s) if s == subscription.owner.key())
     }
 }

@@ -5,14 +5,20 @@
 //! caller's [`Trash`], to be dropped after the lock is released.
 
 pub mod backlog;
+pub mod clock;
+pub mod elsewhere;
 pub mod fanout;
+pub mod history;
 pub mod holdings;
 pub mod index;
+pub mod interest;
+pub mod presence;
 pub mod registry;
 pub mod roster;
 pub mod router;
 pub mod subscription;
 pub mod sync;
+pub mod traffic;
 pub mod worker;
 
 use triomphe::Arc;

@@ -13,6 +13,11 @@ type Chunk<H> = Vec<Arc<Subscription<H>>>;
 /// The subscriptions at one moment, in order of subscription.
 pub type Snapshot<H> = Arc<[Arc<Vec<Arc<Subscription<H>>>>]>;
 
+/// A snapshot of few.
+pub fn snapshot_of<H>(subscriptions: Vec<Arc<Subscription<H>>>) -> Snapshot<H> {
+    std::iter::once(Arc::new(subscriptions)).collect()
+}
+
 /// A chunk, found without looking into it.
 struct Part<H> {
     /// No subscription in it is older, and none in the parts before is as young.

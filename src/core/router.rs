@@ -6,11 +6,16 @@
 //! enters its log until its deliverer finds the log empty; both happen under the same lock, so no
 //! wake-up is ever lost.
 
+pub mod elsewhere;
+mod losses;
 mod mailboxes;
+pub mod presence;
+mod recall;
 mod renewal;
+mod replay;
 mod workers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 use slab::Slab;
@@ -18,10 +23,17 @@ use smallvec::SmallVec;
 use triomphe::Arc;
 
 use super::backlog::{Backlog, OverflowPolicy};
-use super::fanout::{Envelope, Fanout};
+use super::fanout::{Audience, Envelope, Fanout, Recipients};
+use super::history::History;
+use super::interest::Channel;
 use super::registry::{CallQueue, Registry, Scope};
 use super::subscription::{Listener, Own, Subscription};
-use super::{GroupKey, LaneKey, SessionKey, Trash};
+use super::{GroupKey, LaneKey, SessionKey, TopicKey, Trash, clock};
+pub use losses::Loss;
+use losses::Reports;
+use presence::MakeNotice;
+use recall::Recall;
+use replay::Replay;
 
 /// One delivery: what to call and with what.
 pub type Call<H, M> = (Arc<Subscription<H>>, Arc<Envelope<M>>);
@@ -37,6 +49,11 @@ struct Lane<H, M, D> {
     workers: usize,
     /// The message whose dispatch a deliverer had to leave half way.
     interrupted: Option<Fanout<H, M>>,
+    /// What subscriptions get before anything that is sent after they came, by their places in the
+    /// hub's sequence.
+    replays: BTreeMap<u64, Replay<H, M>>,
+    /// Whom the message is for that its only deliverer is in the middle of.
+    dispatching: Option<Recipients>,
     /// Calls of handlers that may overlap, where sync handlers run on an executor.
     overlapping: CallQueue<H, M>,
     /// The turn of its log, where sync handlers run on an executor.
@@ -46,12 +63,18 @@ struct Lane<H, M, D> {
     groups: usize,
     /// Whether it outlives its subscribers.
     permanent: bool,
+    /// Whether to wake it costs so much that a look at the clock does not matter.
+    is_remote: bool,
 }
 
 impl<H, M, D> Lane<H, M, D> {
+    /// Whether messages wait to be dispatched.
+    fn has_log(&self) -> bool {
+        !self.log.is_empty() || !self.replays.is_empty() || self.interrupted.is_some()
+    }
+
     fn is_idle(&self) -> bool {
-        let nothing_left = self.log.is_empty() && self.interrupted.is_none();
-        nothing_left && self.resumed.is_empty() && self.awake == 0
+        !self.has_log() && self.resumed.is_empty() && self.awake == 0
     }
 
     /// Enters one more deliverer, if all there are may be busy for long and there may be more.
@@ -68,11 +91,12 @@ pub struct NextCall<H, M> {
     pub call: Call<H, M>,
     /// The session that makes this call alone, to be put back after it.
     pub claimed: Option<SessionKey>,
-    /// The size of the burst of losses that ends with it.
-    pub burst: Option<u32>,
     /// One more worker was entered and must be started: there is work besides this call.
     pub hired: bool,
 }
+
+/// The time of one message of so many is noted.
+const TIMED: u64 = 64;
 
 /// Work for any worker of an executor.
 #[derive(Clone, Copy)]
@@ -83,50 +107,21 @@ pub enum Ready {
     Overlapping,
 }
 
-/// Losses that a dispatch brought about or to an end.
-pub enum Loss<H, M> {
-    /// A subscription lost a message because of that one, the n-th of a burst.
-    Dropped(Call<H, M>, u32),
-    /// A subscription was ended because of that message, and lost so many with it.
-    CutOff(Call<H, M>, u32),
-    /// A subscription has caught up with that message, after a burst of that many.
-    Recovered(Call<H, M>, u32),
-    /// The lane has caught up with the topic of a message, after a burst of that many.
-    CaughtUp(Arc<Envelope<M>>, u32),
-}
-
-impl<H, M> Loss<H, M> {
-    /// Whether anybody is told of it, other than by a count.
-    pub fn is_news(&self) -> bool {
-        !matches!(self, Self::Dropped(_, count) if *count > 1)
-    }
-}
-
-/// What a send did.
-pub struct Published<D> {
-    /// The deliverers that slept and must be woken, each exactly once.
-    pub wake: SmallVec<[D; 2]>,
-    /// Whether a message gave way to it, the first of a burst, because a lane does not keep up.
-    pub burst: bool,
-}
-
 /// What became of a message for a handler that may be busy.
 pub enum Parked {
     /// The handler is free: call it.
     Free,
     /// The message waits until the handler is free.
     Waiting,
-    /// A message was lost, this one or one that gave way to it: the n-th of a burst.
-    Dropped(u32),
-    /// The subscription was ended, and lost so many messages with it.
-    CutOff(u32),
+    /// It was lost, or another one that gave way to it.
+    Lost,
 }
 
 /// Sizes, for the hub's statistics.
 pub struct Sizes {
     /// Sends so far.
     pub published: u64,
-    /// Deliveries given up with messages in a lane's log, or with an executor.
+    /// Deliveries given up.
     pub dropped: usize,
     /// Messages in queues.
     pub pending: usize,
@@ -150,12 +145,22 @@ pub struct Router<H, M, D> {
     finished: bool,
     registry: Registry<H, M>,
     lanes: Slab<Lane<H, M, D>>,
+    /// What was sent last, where it is kept: nowhere, unless somebody asks for it.
+    history: Option<Box<History<M>>>,
+    history_limit: usize,
+    /// What others remember of what was sent, if there are others.
+    recall: Option<Box<Recall<H>>>,
+    /// Makes a message of who comes and goes.
+    make_notice: Option<MakeNotice<M>>,
+    /// Deliverers to be woken because of a change of subscriptions.
+    wake: SmallVec<[D; 2]>,
     /// Messages for handlers that are busy with an earlier one, by the subscription's serial.
     mailboxes: HashMap<u64, VecDeque<Arc<Envelope<M>>>, RandomState>,
-    /// Messages in mailboxes and in sessions' queues.
+    /// Messages in mailboxes and in sessions' queues, and to be replayed.
     waiting: usize,
     /// Calls that go on, with a task of their own.
     under_way: usize,
+    reports: Reports<H, M>,
 }
 
 impl<H, M, D: Clone> Router<H, M, D> {
@@ -171,15 +176,43 @@ impl<H, M, D: Clone> Router<H, M, D> {
             finished: false,
             registry: Registry::new(),
             lanes: Slab::new(),
+            history: None,
+            history_limit: 0,
+            recall: None,
+            make_notice: None,
+            wake: SmallVec::new(),
             mailboxes: HashMap::default(),
             waiting: 0,
             under_way: 0,
+            reports: Reports::new(),
         }
+    }
+
+    /// How many messages may wait for each subscription.
+    pub fn limit(&self) -> u32 {
+        self.limit
     }
 
     /// The tables of subscriptions.
     pub fn registry(&self) -> &Registry<H, M> {
         &self.registry
+    }
+
+    /// Begins to note where subscribers come and go: what is sent, and what was, comes from others.
+    pub fn note_interest(&mut self) {
+        self.registry.note_interest();
+        self.recall = Some(Box::default());
+    }
+
+    /// Where the first subscriber came, or the last one went, since it was asked.
+    pub fn take_interest(&mut self) -> Vec<(Channel, bool)> {
+        let changes = self.registry.take_interest();
+        if let Some(recall) = &mut self.recall {
+            for (channel, _) in &changes {
+                recall.note(channel);
+            }
+        }
+        changes
     }
 
     /// Refuses sends and subscriptions from now on. What a lane left half way waits for the next
@@ -206,19 +239,29 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Lets everything go if there is nothing to wait for any more; tells whether that is so.
     pub fn finish(&mut self, trash: &mut Trash<H, M, D>) -> bool {
         if self.closed && !self.finished && self.is_idle() {
-            self.give_up(trash);
+            self.give_up(|_| 0, trash);
         }
         self.finished
     }
 
-    /// Lets everything go; returns how many deliveries are lost by it.
-    pub fn give_up(&mut self, trash: &mut Trash<H, M, D>) -> usize {
+    /// Lets everything go; returns how many deliveries are lost by it. `passed` tells of a deliverer
+    /// that is in the middle of a message how far it is: [`Fanout::passed`].
+    pub fn give_up(&mut self, passed: impl Fn(&D) -> u64, trash: &mut Trash<H, M, D>) -> usize {
         self.finished = true;
-        self.clear(trash)
+        let mut left = 0;
+        for (_, lane) in &mut self.lanes {
+            if let Some(to) = lane.dispatching.take() {
+                let passed = passed(&lane.deliverer);
+                left += self.registry.recipients(&to, passed);
+            }
+        }
+        self.dropped += left;
+        left + self.clear(trash)
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting + self.under_way == 0 && self.lanes.iter().all(|(_, lane)| lane.is_idle())
+        let nothing_goes_on = self.waiting + self.under_way == 0 && self.reports.is_idle();
+        nothing_goes_on && self.lanes.iter().all(|(_, lane)| lane.is_idle())
     }
 
     /// Calls that go on.
@@ -262,13 +305,23 @@ impl<H, M, D: Clone> Router<H, M, D> {
             calling: 0,
             workers,
             interrupted: None,
+            replays: BTreeMap::new(),
+            dispatching: None,
             overlapping: Backlog::new(),
             turn: 0,
             resumed: VecDeque::new(),
             groups: 0,
             permanent,
+            is_remote: false,
         });
         deliverer
+    }
+
+    /// Enters that a lane is not the sender's own: to wake it costs more than to look at the clock.
+    pub fn is_remote(&mut self, lane: LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.is_remote = true;
+        }
     }
 
     /// The ways of delivering.
@@ -295,17 +348,39 @@ impl<H, M, D: Clone> Router<H, M, D> {
     ) -> Arc<Subscription<H>> {
         self.sequence += 1;
         let serial = self.sequence;
-        let (subscription, new_group) =
-            self.registry.insert(session, topic, lane, listener, serial);
-        if new_group {
+        let inserted = self.registry.insert(session, topic, lane, listener, serial);
+        if inserted.new_group {
             self.lanes[lane as usize].groups += 1;
         }
-        subscription
+        if let Some(topic) = inserted.joined {
+            self.tell_joined(topic, inserted.subscription.owner.key(), true);
+        }
+        inserted.subscription
     }
 
     /// Ends a session's subscriptions.
     pub fn unsubscribe(&mut self, session: &[u8], scope: &Scope<'_>, trash: &mut Trash<H, M, D>) {
-        for subscription in self.registry.in_scope(session, scope) {
+        self.unsubscribe_some(session, scope, u64::MAX, usize::MAX, trash);
+    }
+
+    /// The place in the sequence of sends and subscriptions that the next one gets.
+    pub fn next_place(&self) -> u64 {
+        self.sequence + 1
+    }
+
+    /// Ends `most` of a session's subscriptions, of those that were entered before that place in the
+    /// hub's sequence; tells whether there may be more.
+    pub fn unsubscribe_some(
+        &mut self,
+        session: &[u8],
+        scope: &Scope<'_>,
+        before: u64,
+        most: usize,
+        trash: &mut Trash<H, M, D>,
+    ) -> bool {
+        let subscriptions = self.registry.in_scope(session, scope, before, most);
+        let is_full = subscriptions.len() == most;
+        for subscription in subscriptions {
             subscription.cancel();
             self.forget(&subscription, trash);
             trash.subscriptions.push(subscription);
@@ -314,6 +389,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             self.sweep_queue(session, trash);
         }
         self.sweep_overlapping(trash);
+        is_full
     }
 
     /// Ends one subscription.
@@ -355,7 +431,11 @@ impl<H, M, D: Clone> Router<H, M, D> {
 
     /// Takes a cancelled subscription, and what waits for it alone, out of the tables.
     fn forget(&mut self, subscription: &Arc<Subscription<H>>, trash: &mut Trash<H, M, D>) {
-        self.registry.remove(subscription);
+        if let Some(topic) = self.registry.remove(subscription) {
+            self.tell_left(topic, subscription.owner.key());
+        }
+        self.registry.forget_identity(subscription.owner.key());
+        self.forget_replay(subscription, trash);
         if let Some(mailbox) = self.mailboxes.remove(&subscription.serial) {
             self.waiting -= mailbox.len();
             trash.envelopes.extend(mailbox);
@@ -411,66 +491,125 @@ impl<H, M, D: Clone> Router<H, M, D> {
 
     /// Enters a message into the log of every lane that has a subscriber for it. Costs the same
     /// for one subscriber and for any number of them, and nothing is made where there is none.
+    /// Returns the deliverers that slept and must be woken, each exactly once.
     pub fn publish(
         &mut self,
         topic: Option<&[u8]>,
-        except: Option<&[u8]>,
+        audience: Audience<&[u8]>,
         message: impl FnOnce() -> M,
         trash: &mut Trash<H, M, D>,
-    ) -> Published<D> {
+    ) -> SmallVec<[D; 2]> {
         self.published += 1;
-        let mut published = Published {
-            wake: SmallVec::new(),
-            burst: false,
+        let mut wake = SmallVec::new();
+        if let Some(recall) = &self.recall
+            && !recall.is_complete(topic, audience)
+        {
+            return wake;
+        }
+        let Some(present) = self.present(audience) else {
+            return wake;
         };
-        let except = except.and_then(|id| self.registry.session_key(id));
+        let key = self.registry.topic_key(topic);
         let mut message = Some(message);
-        let mut envelope = None;
-        for index in 0..self.registry.groups_on(topic).len() {
-            let group = self.registry.groups_on(topic)[index];
-            if self.reaches_nobody(group, except) {
+        let mut envelope = self.keep_sent(topic, key, audience, present, &mut message, trash);
+        let Some(topic) = key else {
+            return wake;
+        };
+        self.registry.count_sent(topic);
+        for index in 0..self.registry.groups_of(topic).len() {
+            let group = self.registry.groups_of(topic)[index];
+            if self.registry.has_nobody(group, present) {
                 continue;
             }
             if let Some(message) = message.take() {
-                self.sequence += 1;
-                let sequence = self.sequence;
-                envelope = Some(Arc::new(Envelope {
-                    message: message(),
-                    except,
-                    sequence,
-                }));
+                let sent_at = self.time_of_send(topic);
+                envelope = Some(self.envelope(present, message(), sent_at));
             }
             if let Some(envelope) = envelope.clone() {
-                self.log(group, envelope, &mut published, trash);
+                self.log(group, envelope, &mut wake, trash);
             }
         }
-        published
+        wake
     }
 
-    fn reaches_nobody(&self, group: GroupKey, except: Option<SessionKey>) -> bool {
-        let members = self.registry.group(group).roster.len();
-        members == except.map_or(0, |session| self.registry.members_of(session, group))
+    /// The time, for one message of many, and where it takes a wake-up.
+    fn time_of_send(&self, topic: TopicKey) -> u64 {
+        let groups = self.registry.groups_of(topic).iter();
+        let mut lanes = groups.map(|&g| &self.lanes[self.registry.group(g).lane as usize]);
+        if self.published % TIMED == 1 || lanes.any(|l| l.is_remote && l.awake == 0) {
+            return clock::now();
+        }
+        0
+    }
+
+    /// A message with the next place in the hub's sequence.
+    fn envelope(
+        &mut self,
+        audience: Audience<SessionKey>,
+        message: M,
+        sent_at: u64,
+    ) -> Arc<Envelope<M>> {
+        self.sequence += 1;
+        Arc::new(Envelope {
+            message,
+            audience,
+            sequence: self.sequence,
+            sent_at,
+        })
+    }
+
+    /// The audience, by the session's key; `None` if it is a session that does not exist.
+    fn present(&self, audience: Audience<&[u8]>) -> Option<Audience<SessionKey>> {
+        let key = |id| self.registry.session_key(id);
+        Some(match audience {
+            Audience::Everyone => Audience::Everyone,
+            Audience::Others(id) => key(id).map_or(Audience::Everyone, Audience::Others),
+            Audience::Only(id) => Audience::Only(key(id)?),
+        })
     }
 
     fn log(
         &mut self,
         group: GroupKey,
         envelope: Arc<Envelope<M>>,
-        published: &mut Published<D>,
+        wake: &mut SmallVec<[D; 2]>,
+        trash: &mut Trash<H, M, D>,
+    ) {
+        let members = self.registry.group(group);
+        let key = members.lane as usize;
+        let lane = if members.share.queued() < self.limit {
+            let lane = &mut self.lanes[key];
+            lane.log.push(group, envelope, &members.share, self.limit);
+            lane
+        } else {
+            self.log_beyond(group, envelope, trash);
+            &mut self.lanes[key]
+        };
+        if lane.hire() {
+            wake.push(lane.deliverer.clone());
+        }
+    }
+
+    /// Enters a message into a log that has no room for it.
+    #[cold]
+    fn log_beyond(
+        &mut self,
+        group: GroupKey,
+        envelope: Arc<Envelope<M>>,
         trash: &mut Trash<H, M, D>,
     ) {
         let before = trash.logged.len();
         let members = self.registry.group(group);
-        let lane = &mut self.lanes[members.lane as usize];
-        if self.overflow == OverflowPolicy::DropNewest && members.share.queued() >= self.limit {
-            published.burst |= members.share.count_dropped() == 1;
-            trash.logged.push((group, envelope));
-        } else if lane.log.push(group, envelope, &members.share, self.limit) {
-            published.burst |= members.share.count_dropped() == 1;
-            lane.log.compact(&self.registry, &mut trash.logged);
+        if members.share.count_dropped() == 1 {
+            let loss = Loss::FellBehind(members.lane, envelope.clone());
+            self.reports.note(loss);
         }
-        if lane.hire() {
-            published.wake.push(lane.deliverer.clone());
+        if self.overflow == OverflowPolicy::DropNewest {
+            trash.logged.push((group, envelope));
+        } else {
+            let log = &mut self.lanes[members.lane as usize].log;
+            log.push(group, envelope, &members.share, self.limit);
+            log.compact(&self.registry, &mut trash.logged);
         }
         self.settle_losses(before, trash);
     }
@@ -484,9 +623,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
         trash: &mut Trash<H, M, D>,
     ) -> Option<Fanout<H, M>> {
         let fanout = self.pop_fanout(lane, trash);
-        if fanout.is_none() {
-            self.interrupt(lane, None);
-            self.release_lane(lane, trash);
+        let state = self.lanes.get_mut(lane as usize)?;
+        if let Some(fanout) = &fanout {
+            state.dispatching = Some(fanout.to);
+        } else {
+            (state.dispatching, state.awake) = (None, 0);
+            if !state.permanent {
+                self.release_lane(lane, trash);
+            }
         }
         fanout
     }
@@ -495,23 +639,35 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if let Some(fanout) = self.lanes.get_mut(lane as usize)?.interrupted.take() {
             return Some(fanout);
         }
+        if let Some(fanout) = self.pop_replay(lane) {
+            return Some(fanout);
+        }
         loop {
             let state = self.lanes.get_mut(lane as usize)?;
             let before = trash.logged.len();
             let popped = state.log.pop(&self.registry, &mut trash.logged);
-            self.settle_losses(before, trash);
+            if trash.logged.len() > before {
+                self.settle_losses(before, trash);
+            }
             let (group, envelope) = popped?;
             let Some(members) = self.registry.group_mut(group) else {
                 trash.envelopes.push(envelope);
                 continue;
             };
             let burst = members.share.caught_up();
-            if members.roster.is_empty() {
+            if members.roster.is_empty() | members.tells_nothing(envelope.sequence) {
                 trash.envelopes.push(envelope);
                 self.release_group(group, trash);
                 continue;
             }
-            return Some(Fanout::new(members.roster.snapshot(), envelope, burst));
+            let snapshot = self.registry.snapshot(group, envelope.audience);
+            let to = Recipients::new(group, &envelope);
+            let fanout = Fanout::new(to, snapshot, envelope);
+            if let Some(burst) = burst {
+                let loss = Loss::CaughtUp(lane, fanout.envelope.clone(), burst);
+                self.reports.note(loss);
+            }
+            return Some(fanout);
         }
     }
 
@@ -520,7 +676,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
     fn settle_losses(&mut self, before: usize, trash: &mut Trash<H, M, D>) {
         for index in before..trash.logged.len() {
             let (group, envelope) = &trash.logged[index];
-            self.dropped += self.registry.recipients(*group, envelope);
+            let to = Recipients::new(*group, envelope);
+            self.dropped += self.registry.recipients(&to, 0);
         }
         for index in before..trash.logged.len() {
             self.release_group(trash.logged[index].0, trash);
@@ -537,14 +694,23 @@ impl<H, M, D: Clone> Router<H, M, D> {
     }
 
     /// Puts the lane to sleep, perhaps in the middle of a message; the next deliverer goes on with
-    /// it.
-    pub fn interrupt(&mut self, lane: LaneKey, fanout: Option<Fanout<H, M>>) {
-        if let Some(lane) = self.lanes.get_mut(lane as usize) {
-            if fanout.is_some() {
-                lane.interrupted = fanout;
-            }
-            lane.awake = 0;
+    /// it. Gives back what none will go on with.
+    pub fn interrupt(
+        &mut self,
+        lane: LaneKey,
+        fanout: Option<Fanout<H, M>>,
+    ) -> Option<Fanout<H, M>> {
+        let Some(lane) = self.lanes.get_mut(lane as usize) else {
+            return fanout;
+        };
+        (lane.dispatching, lane.awake) = (None, 0);
+        if self.finished {
+            return fanout;
         }
+        if fanout.is_some() {
+            lane.interrupted = fanout;
+        }
+        None
     }
 
     /// Gives up everything in a lane's log, because nobody will come for it; returns how many
@@ -554,11 +720,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
             return 0;
         }
         let mut count = 0;
+        let noted = self.reports.noted();
         while let Some(fanout) = self.pop_fanout(lane, trash) {
             count += 1;
             self.dropped += fanout.give_up();
             trash.fanouts.push(fanout);
         }
+        // It has not caught up.
+        self.reports.forget_since(noted, trash);
         self.interrupt(lane, None);
         self.release_lane(lane, trash);
         count
@@ -582,6 +751,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Gives up everything that waits, and ends every subscription; returns how many deliveries
     /// are lost by it.
     pub fn clear(&mut self, trash: &mut Trash<H, M, D>) -> usize {
+        // Nobody is left to be told who leaves.
+        self.make_notice = None;
         self.settle_logs(trash);
         let before = self.dropped;
         let lanes: Vec<_> = self.lanes.iter().map(|(index, _)| index).collect();
@@ -593,6 +764,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
         self.abandon_mailboxes(trash);
         self.abandon_resumed(trash);
+        self.clear_history(trash);
         for subscription in self.registry.iter().cloned().collect::<Vec<_>>() {
             self.cancel(&subscription, trash);
             trash.subscriptions.push(subscription);

@@ -1,5 +1,8 @@
 //! One handler of one session, on one topic or on everything.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+
 use once_cell::race::OnceBox;
 use triomphe::{Arc, ThinArc};
 
@@ -28,6 +31,27 @@ impl Owner {
     /// Where the router keeps it.
     pub fn key(&self) -> SessionKey {
         self.0.header.header
+    }
+}
+
+impl PartialEq for Owner {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Owner {}
+
+impl Hash for Owner {
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        self.id().hash(state);
+    }
+}
+
+/// Both have the same hash: an owner is found by its id.
+impl Borrow<[u8]> for Owner {
+    fn borrow(&self) -> &[u8] {
+        self.id()
     }
 }
 

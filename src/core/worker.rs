@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::router::{Loss, NextCall, Ready, Router};
+use super::router::{NextCall, Ready, Router};
 use super::{LaneKey, SessionKey, Trash};
 
 /// Calls looked at in the log, at the most, until there is one that can be made.
@@ -60,11 +60,7 @@ pub trait Site {
     fn must_pause(&mut self) -> bool;
     /// Pauses; the last call is entered as over.
     fn pause(&mut self);
-    /// Counts a message that a burst of losses cost; the lock is held.
-    fn count_loss(&self);
-    /// Takes a note of what begins or ends a burst of losses; the lock is held.
-    fn note(&self, news: Loss<Self::Handler, Self::Message>);
-    /// Reports what was noted, in that order, unless another worker is doing so.
+    /// Reports the losses that the router has noted, and those that come meanwhile.
     fn report(&self);
 
     /// The time since the job, or its last turn, began.
@@ -122,7 +118,7 @@ impl<S: Site> Worker<S> {
             if !self.serve(Source::Log) && ready.is_none() && self.is_dismissed() {
                 return;
             }
-            if self.site.elapsed() > JOB_TURN {
+            if self.site.is_here() && self.site.elapsed() > JOB_TURN {
                 if self.hands_over() {
                     return;
                 }
@@ -175,8 +171,11 @@ impl<S: Site> Worker<S> {
             self.site.start_worker();
         }
         self.site.report();
-        let lane = self.lane;
-        self.change(|_, router, _| router.returned(lane));
+        // A hook can fork, as a handler can.
+        if self.site.is_here() {
+            let lane = self.lane;
+            self.change(|_, router, _| router.returned(lane));
+        }
     }
 
     /// Makes calls of one source until it has none, or others must get their turn; tells whether
@@ -188,7 +187,7 @@ impl<S: Site> Worker<S> {
                 return true;
             }
             let Some(next) = self.next_call(source, made == 0) else {
-                return made > 0;
+                return made > 0 || !self.site.is_here();
             };
             self.make(&next);
             if self.site.elapsed().saturating_sub(began) > TURN {
@@ -212,49 +211,29 @@ impl<S: Site> Worker<S> {
     ) -> Option<NextCall<S::Handler, S::Message>> {
         let (lane, mut hired) = (self.lane, None);
         let next = self.change(|site, router, trash| {
-            let mut losses = Vec::new();
             let (enter, more) = (|ready| site.enter_ready(ready), || site.has_ready());
             let next = match source {
                 Source::Log => {
                     if begins {
                         router.begin_turn(lane);
                     }
-                    router.next_logged(lane, DISPATCH, enter, more, &mut losses, trash)
+                    router.next_logged(lane, DISPATCH, enter, more, trash)
                 }
                 Source::Queue(Ready::Session(session)) => {
-                    router.next_call(lane, session, more, &mut losses, trash)
+                    router.next_call(lane, session, more, trash)
                 }
-                Source::Queue(Ready::Overlapping) => {
-                    router.next_overlapping(lane, more, &mut losses, trash)
-                }
+                Source::Queue(Ready::Overlapping) => router.next_overlapping(lane, more, trash),
             };
-            if let Some(NextCall {
-                call,
-                burst: Some(burst),
-                ..
-            }) = &next
-            {
-                losses.push(Loss::Recovered(call.clone(), *burst));
-            }
-            if !losses.is_empty() {
+            if router.begin_reports() {
                 // Reporting can take long, as a call can.
                 hired = Some(router.call_out(lane, || site.has_ready()));
-                for loss in losses {
-                    match loss {
-                        Loss::Dropped(call, 2..) => {
-                            site.count_loss();
-                            trash.calls.push(call);
-                        }
-                        news => site.note(news),
-                    }
-                }
             }
             next
         });
         if let Some(hired) = hired {
             self.report(hired);
         }
-        let next = next?;
+        let next = next.filter(|_| self.site.is_here())?;
         (self.calling, self.claimed) = (true, next.claimed);
         if next.hired {
             self.site.start_worker();

@@ -1,12 +1,13 @@
 //! One call of a handler on an event loop: calling it, and driving the coroutine that it returns.
 
 use pyo3::exceptions::PyStopIteration;
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::{ffi, intern};
 
 use super::context::{Contexts, Entered};
 use super::signature::is_awaitable;
 use super::{Envelope, Subscription};
+use crate::once::intern;
 use crate::python::{self, Raised, Sent};
 
 /// What a handler did.
@@ -30,7 +31,11 @@ pub struct Suspended {
 }
 
 /// Calls a handler, unless its subscription has ended; returns what it returned.
-#[inline]
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "it is called from few places, and they are hot"
+)]
 pub fn call<'py>(
     contexts: &mut Contexts<'py>,
     py: Python<'py>,
@@ -46,7 +51,11 @@ pub fn call<'py>(
 }
 
 /// Calls a handler and drives what it returns until that suspends or ends.
-#[inline]
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "it is called from few places, and they are hot"
+)]
 pub fn start<'py>(
     contexts: &mut Contexts<'py>,
     py: Python<'py>,

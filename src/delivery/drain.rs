@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use triomphe::Arc;
 
+use super::Subscription;
 use super::call::Outcome;
 use super::delivering::Delivering;
 use super::duty::Duty;
@@ -25,6 +25,8 @@ use super::serving::Serving;
 use super::walk::{SLICE, STRIDE, Stop, Walk};
 use super::watch::{Interest, Watch};
 use crate::fork::Shared;
+use crate::hub::PubSubHub;
+use crate::once::Imported;
 use crate::python;
 use crate::report;
 
@@ -55,8 +57,8 @@ pub fn spawn(py: Python<'_>, lane: &Shared<LoopLane>, phase: Phase) -> PyResult<
 /// Leaves the phase where it was if it fails. The task may be there all the same: it has nothing
 /// to do then.
 fn try_spawn(py: Python<'_>, lane: &Shared<LoopLane>, phase: &mut Option<Phase>) -> PyResult<()> {
-    static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let task = TASK.import(py, "pagebus._task", "HandlerTask")?;
+    static TASK: Imported = Imported::new("pagebus._task", "HandlerTask");
+    let task = TASK.get(py)?;
     let drain = Drain {
         lane: lane.clone(),
         phase: Mutex::new(phase.take()),
@@ -113,7 +115,10 @@ impl Drain {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let phase = self.phase.lock().take();
         match phase {
-            Some(Phase::Serving(serving)) => serving.close(py),
+            Some(Phase::Serving(serving)) => {
+                let _delivering = Delivering::begin(serving.hub.get());
+                serving.close(py)
+            }
             Some(Phase::Dispatching(duty)) => {
                 if self.rests.swap(false, Ordering::AcqRel) {
                     duty.begin_turn();
@@ -186,6 +191,14 @@ impl Drain {
                 let _delivering = Delivering::begin(duty.hub.get());
                 self.dispatch(py, duty, thrown)
             }
+        }
+    }
+
+    /// As [`Serving::forsake`]: the loop is closed.
+    pub fn forsake(&self, hub: &Bound<'_, PubSubHub>) -> Option<Arc<Subscription>> {
+        match &mut *self.phase.lock() {
+            Some(Phase::Serving(serving)) => serving.forsake(hub),
+            _ => None,
         }
     }
 

@@ -99,11 +99,11 @@ impl Duty {
         let change = |router: &mut Router, trash: &mut Trash| {
             let fanout = router.next_fanout(self.lane.key, trash);
             self.done.store(fanout.is_none(), Ordering::Release);
+            let passed = fanout.as_ref().map_or(0, Fanout::passed);
+            self.lane.passed.store(passed, Ordering::Relaxed);
             fanout
         };
-        let fanout = hub.get().change(py, change)?;
-        report::topic_recovered(hub, &fanout.envelope, fanout.burst);
-        Some(fanout)
+        PubSubHub::change_and_report(hub, change)
     }
 }
 
@@ -124,9 +124,9 @@ impl Duty {
     fn pass_on(&self, py: Python<'_>, current: Option<Fanout>) {
         if self.was_passed_on && self.pace.lock().is_none() {
             // The loop does not take it: what is left is for whoever sends next.
-            self.hub
-                .get()
-                .change(py, |router, _| router.interrupt(self.lane.key, current));
+            let interrupt =
+                |router: &mut Router, _: &mut Trash| router.interrupt(self.lane.key, current);
+            drop(self.hub.get().change(py, interrupt));
             return;
         }
         let mut next = Self::new(self.hub.clone_ref(py), self.lane.clone(), current);

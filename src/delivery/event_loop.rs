@@ -1,23 +1,22 @@
 //! Delivery on an event loop: how sending threads wake it, and what it starts when woken.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 use triomphe::Arc;
 
-use super::drain::{self, Phase};
+use super::drain::{self, Drain, Phase};
 use super::duty::Duty;
 use super::nudge::Nudge;
 use crate::core::LaneKey;
 use crate::fork::{Heir, Process, Shared};
 use crate::hub::PubSubHub;
 use crate::name::must_be;
+use crate::once::{Imported, intern};
 use crate::python::{self, Keyword};
 use crate::report;
 
@@ -33,6 +32,10 @@ pub struct LoopLane {
     /// `loop=` the event loop, `name=` one for all tasks: to make a name for each costs time.
     task_arguments: Py<PyDict>,
     nudge: Nudge,
+    /// A handler was suspended on it.
+    pub has_suspended: AtomicBool,
+    /// How far the walk is over those who get a message: `Fanout::passed`.
+    pub passed: AtomicU64,
     /// The loop was running at a fork, in the parent of this process.
     is_the_parents: AtomicBool,
 }
@@ -51,15 +54,17 @@ impl LoopLane {
             in_context: in_empty_context(py)?,
             task_arguments: task_arguments.unbind(),
             nudge: Nudge::new(event_loop)?,
+            has_suspended: AtomicBool::new(false),
+            passed: AtomicU64::new(0),
             is_the_parents: AtomicBool::new(false),
         })
     }
 
     /// A lane on the loop that a hub was given.
     pub fn given(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
-        static KIND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static KIND: Imported = Imported::new("asyncio", "AbstractEventLoop");
         let py = event_loop.py();
-        let kind = KIND.import(py, "asyncio", "AbstractEventLoop")?;
+        let kind = KIND.get(py)?;
         if !event_loop.is_instance(kind)? {
             return Err(must_be("loop", "an event loop", event_loop));
         }
@@ -110,6 +115,20 @@ impl LoopLane {
     /// The event loop.
     pub fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.event_loop.bind(py)
+    }
+
+    /// What runs in the tasks of the event loop that deliver and are not done.
+    pub fn drains<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, Drain>>> {
+        static ALL_TASKS: Imported = Imported::new("asyncio", "all_tasks");
+        let all_tasks = ALL_TASKS.get(py)?;
+        let tasks = python::call(all_tasks, [self.event_loop.bind(py)])?;
+        let mut drains = Vec::new();
+        for task in tasks.try_iter()? {
+            let coroutine = python::call_method(&task?, intern!(py, "get_coro"), [], None);
+            // Tasks of other classes may have none.
+            drains.extend(coroutine.ok().and_then(|found| found.cast_into().ok()));
+        }
+        Ok(drains)
     }
 
     /// Keyword arguments for a task on the event loop.
@@ -180,15 +199,15 @@ impl Heir for LoopLane {
 
 /// `context=` an empty one.
 pub fn in_empty_context(py: Python<'_>) -> PyResult<Keyword> {
-    static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let context = CONTEXT.import(py, "contextvars", "Context")?.call0()?;
+    static CONTEXT: Imported = Imported::new("contextvars", "Context");
+    let context = CONTEXT.get(py)?.call0()?;
     Keyword::new(intern!(py, "context"), context)
 }
 
 /// The event loop that runs on this thread.
 pub fn running(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let event_loop = CELL.import(py, "asyncio", "_get_running_loop")?.call0()?;
+    static CELL: Imported = Imported::new("asyncio", "_get_running_loop");
+    let event_loop = CELL.get(py)?.call0()?;
     Ok((!event_loop.is_none()).then(|| event_loop.unbind()))
 }
 
@@ -222,7 +241,7 @@ pub fn wake(lane: &Shared<LoopLane>, hub: &Bound<'_, PubSubHub>) -> PyResult<()>
 
 /// A callback that makes a task on the loop's own thread.
 #[pyclass(frozen, module = "pagebus._core")]
-struct Starter {
+pub struct Starter {
     process: Process,
     lane: Shared<LoopLane>,
     phase: Mutex<Option<Phase>>,

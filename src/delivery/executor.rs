@@ -13,10 +13,8 @@ use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
-use std::collections::VecDeque;
 use triomphe::Arc;
 
 use super::context::Contexts;
@@ -25,16 +23,17 @@ use super::handler::is_quit;
 use super::nudge::Nudge;
 use super::pace::Pace;
 use super::{Deliverer, Envelope, Router, Subscription, Trash, call, finish};
-use crate::core::router::{self, NextCall, Ready};
+use crate::core::router::{NextCall, Ready};
 use crate::core::worker::{Site, Worker};
 use crate::fork::{Heir, Process};
 use crate::hub::{PubSubHub, SYNC};
 use crate::name::must_be;
+use crate::once::intern;
 use crate::python;
 use crate::report;
+use crate::timing::Sampler;
 
 type Next = NextCall<super::Handler, super::Message>;
-type Loss = router::Loss<super::Handler, super::Message>;
 
 /// Deliveries between two looks at the clock: sync handlers may block, and so hold up others.
 const STRIDE: u32 = 4;
@@ -53,23 +52,6 @@ pub struct ExecutorLane {
     pub workers: usize,
     nudge: Option<Nudge>,
     ready: (Sender<Ready>, Receiver<Ready>),
-    reports: Mutex<Reports>,
-}
-
-/// What workers have to report of losses, in the order in which it happened: one of them does it.
-#[derive(Default)]
-struct Reports {
-    noted: VecDeque<Loss>,
-    under_way: bool,
-}
-
-impl Reports {
-    /// The next one; without one, nobody is reporting any more.
-    fn next(&mut self) -> Option<Loss> {
-        let next = self.noted.pop_front();
-        self.under_way = next.is_some();
-        next
-    }
 }
 
 impl ExecutorLane {
@@ -99,7 +81,6 @@ impl ExecutorLane {
             workers,
             nudge,
             ready: crossbeam_channel::unbounded(),
-            reports: Mutex::default(),
         };
         lane.check_open(py)
             .map_err(|_| PyValueError::new_err("executor is shut down"))?;
@@ -181,11 +162,6 @@ impl ExecutorLane {
         !self.ready.1.is_empty()
     }
 
-    fn next_report(&self) -> Option<Loss> {
-        let mut reports = self.reports.lock();
-        reports.next()
-    }
-
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(executor) = self.executor.try_lock() {
@@ -208,9 +184,6 @@ impl Heir for ExecutorLane {
             let before = std::mem::replace(&mut *self.executor.lock(), heir);
             drop(before);
         }
-        // What the parent has noted is the parent's to report.
-        let noted = std::mem::take(&mut *self.reports.lock());
-        drop(noted);
         if let Some(nudge) = &self.nudge {
             nudge.inherit(nudge.is_running(py));
         }
@@ -291,6 +264,7 @@ struct Bench<'a, 'py> {
     lane: &'a ExecutorLane,
     contexts: Contexts<'py>,
     pace: Pace,
+    sampler: Sampler<'a>,
     /// A handler can fork: the copy of the worker in the child has nothing more to do.
     process: Process,
 }
@@ -303,6 +277,7 @@ fn run(hub: &Bound<'_, PubSubHub>) {
             lane,
             contexts: Contexts::new(hub.py()),
             pace: Pace::new(STRIDE),
+            sampler: Sampler::new(&hub.get().counters.timing),
             process: Process::this(),
         };
         Worker::new(bench, SYNC).work();
@@ -358,8 +333,12 @@ impl Site for Bench<'_, '_> {
 
     /// Whether the event loop waits for its turn.
     fn must_pause(&mut self) -> bool {
+        if !self.pace.count() {
+            return false;
+        }
+        self.sampler.suspect(self.pace.lap());
         let nudge = self.lane.nudge.as_ref();
-        self.pace.count() && nudge.is_some_and(|nudge| nudge.is_overdue(self.hub.py()))
+        nudge.is_some_and(|nudge| nudge.is_overdue(self.hub.py()))
     }
 
     fn pause(&mut self) {
@@ -368,23 +347,9 @@ impl Site for Bench<'_, '_> {
         }
     }
 
-    fn count_loss(&self) {
-        self.hub.get().counters.add_dropped(1);
-    }
-
-    #[cold]
-    fn note(&self, news: Loss) {
-        self.lane.reports.lock().noted.push_back(news);
-    }
-
     #[cold]
     fn report(&self) {
-        if std::mem::replace(&mut self.lane.reports.lock().under_way, true) {
-            return;
-        }
-        while let Some(news) = self.lane.next_report() {
-            self.tell(&news);
-        }
+        report::losses(self.hub);
     }
 
     fn elapsed(&self) -> Duration {
@@ -397,23 +362,6 @@ impl Site for Bench<'_, '_> {
 }
 
 impl Bench<'_, '_> {
-    fn tell(&self, news: &Loss) {
-        match news {
-            Loss::Dropped((subscription, envelope), count) => {
-                report::loss(self.hub, subscription, envelope, *count);
-            }
-            Loss::CutOff((subscription, envelope), count) => {
-                report::cut_off(self.hub, subscription, envelope, *count);
-            }
-            Loss::Recovered((subscription, envelope), burst) => {
-                report::recovered(self.hub, subscription, Some(envelope), Some(*burst));
-            }
-            Loss::CaughtUp(envelope, burst) => {
-                report::topic_recovered(self.hub, envelope, Some(*burst));
-            }
-        }
-    }
-
     /// What is meant for the process and came to a worker.
     fn pass_to_program(&self, result: PyResult<()>) {
         if let Err(error) = result
@@ -425,9 +373,16 @@ impl Bench<'_, '_> {
 
     fn deliver(&mut self, subscription: &Arc<Subscription>, envelope: &Arc<Envelope>) {
         let (hub, py) = (self.hub, self.hub.py());
+        let timed = self
+            .sampler
+            .picks()
+            .then(|| self.sampler.begin(subscription, envelope));
         let result = call::call(&mut self.contexts, py, subscription, envelope);
         let result = result.map_err(|raised| raised.fetch(py));
         self.contexts.leave();
+        if let Some(timed) = timed {
+            self.sampler.end(py, timed, &subscription.handler);
+        }
         match result {
             // A hook may have run since the call was handed out, and ended the subscription.
             Ok(None) => return,

@@ -1,7 +1,6 @@
 //! Awaiting what a sync handler returned: a lambda that makes a coroutine, say.
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use triomphe::Arc;
 
@@ -13,6 +12,7 @@ use super::signature::is_awaitable;
 use super::{Envelope, Subscription};
 use crate::fork::Shared;
 use crate::hub::PubSubHub;
+use crate::once::intern;
 use crate::report;
 
 /// Awaits on a loop what a handler returned, if that can be awaited. Until it is done, the

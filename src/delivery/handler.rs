@@ -4,11 +4,16 @@ use pyo3::Borrowed;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 
+use triomphe::Arc;
+
 use super::context::Captured;
+use crate::core::presence::Presence;
+use crate::once::Imported;
+use crate::presence::Notice;
 use crate::python::{self, Held, Raised};
+use crate::stream::{self, End};
 
 /// How a handler is to be called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,12 +24,16 @@ pub enum Kind {
     Async,
 }
 
-/// What was sent.
+/// What was sent, or is told by the hub.
 pub struct Message {
-    /// The topic, for a message on a topic, as the sender gave it.
-    pub topic: Option<Py<PyString>>,
-    /// The message.
-    pub body: Held,
+    /// The topic, where the handler is called with it too, as the sender gave it.
+    topic: Option<Py<PyString>>,
+    body: Body,
+}
+
+enum Body {
+    Sent(Held),
+    Told(Notice),
 }
 
 impl Message {
@@ -32,13 +41,41 @@ impl Message {
     pub fn new(topic: Option<&Bound<'_, PyString>>, body: &Bound<'_, PyAny>) -> Self {
         Self {
             topic: topic.map(|t| t.clone().unbind()),
-            body: Held::new(body),
+            body: Body::Sent(Held::new(body)),
+        }
+    }
+
+    /// What the hub tells of who comes and goes.
+    pub fn notice(presence: Arc<Presence<Self>>) -> Self {
+        Self {
+            topic: None,
+            body: Body::Told(Notice::new(presence)),
+        }
+    }
+
+    /// What the handler is given.
+    #[inline]
+    pub fn body<'a, 'py>(&'a self, py: Python<'py>) -> PyResult<&'a Bound<'py, PyAny>> {
+        match &self.body {
+            Body::Sent(body) => Ok(body.bind(py)),
+            Body::Told(notice) => notice.record(py),
+        }
+    }
+
+    /// The topic that it is about.
+    pub fn topic(&self, py: Python<'_>) -> PyResult<Option<Py<PyString>>> {
+        match &self.body {
+            Body::Sent(_) => Ok(self.topic.as_ref().map(|topic| topic.clone_ref(py))),
+            Body::Told(notice) => Ok(Some(notice.topic(py)?.unbind())),
         }
     }
 
     /// Shows the garbage collector what it holds.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&*self.body)
+        match &self.body {
+            Body::Sent(body) => visit.call(&**body),
+            Body::Told(notice) => notice.traverse(visit),
+        }
     }
 }
 
@@ -105,12 +142,12 @@ impl Handler {
 
     /// Whether it is the same handler, as Python says.
     pub fn equals(&self, callable: &Bound<'_, PyAny>) -> PyResult<bool> {
-        static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static CELL: Imported = Imported::new("operator", "eq");
         let own = self.callable(callable.py());
         if own.is(callable) {
             return Ok(true);
         }
-        let equal = CELL.import(callable.py(), "operator", "eq")?;
+        let equal = CELL.get(callable.py())?;
         python::call(equal, [&*own, callable])?.is_truthy()
     }
 
@@ -121,11 +158,21 @@ impl Handler {
         py: Python<'py>,
         message: &Message,
     ) -> Result<Bound<'py, PyAny>, Raised> {
-        let body = message.body.bind(py);
+        let Body::Sent(body) = &message.body else {
+            return self.tell(py, message);
+        };
+        let body = body.bind(py);
         match &message.topic {
             None => self.call_with(py, [body]),
             Some(topic) => self.call_with(py, [topic.bind(py).as_any(), body]),
         }
+    }
+
+    /// Calls it with what the hub tells.
+    #[cold]
+    fn tell<'py>(&self, py: Python<'py>, message: &Message) -> Result<Bound<'py, PyAny>, Raised> {
+        let body = Raised::from_result(py, message.body(py))?;
+        self.call_with(py, [body])
     }
 
     #[inline]
@@ -134,9 +181,30 @@ impl Handler {
         py: Python<'py>,
         args: [&Bound<'py, PyAny>; N],
     ) -> Result<Bound<'py, PyAny>, Raised> {
-        // A tuple has no entry, so most calls need not ask whether there is a home.
+        // Neither a tuple nor a reader has an entry, so most calls need not ask what it is.
         python::try_entry(self.target.bind(py), args)
-            .unwrap_or_else(|| python::try_call(&self.callable(py), args))
+            .unwrap_or_else(|| self.call_without_entry(py, args))
+    }
+
+    #[inline(never)]
+    fn call_without_entry<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        args: [&Bound<'py, PyAny>; N],
+    ) -> Result<Bound<'py, PyAny>, Raised> {
+        let target = self.target.bind(py);
+        let Some(inbox) = stream::inbox_of(target) else {
+            return python::try_call(&self.callable(py), args);
+        };
+        let put = inbox.put(target, args[N - 1]);
+        Raised::from_result(py, put.map(|()| py.None().into_bound(py)))
+    }
+
+    /// Tells a reader that its subscription has ended.
+    pub fn ended(&self, py: Python<'_>, how: End) {
+        if let Some(inbox) = stream::inbox_of(self.target.bind(py)) {
+            inbox.end(py, how);
+        }
     }
 
     /// Shows the garbage collector what it holds.

@@ -4,16 +4,19 @@
 //! another thread, is appended and delivered by the thread that drains: one order for all, no
 //! recursion, no waiting.
 
+use std::sync::atomic::Ordering;
+
 use pyo3::prelude::*;
 use triomphe::Arc;
 
 use super::context::Contexts;
 use super::delivering::Delivering;
 use super::handler::is_quit;
-use super::{Envelope, Fanout, Subscription, call, finish, waits};
+use super::{Envelope, Fanout, Router, Subscription, Trash, call, finish, waits};
 use crate::fork::Process;
 use crate::hub::{PubSubHub, SYNC};
 use crate::report;
+use crate::timing::Sampler;
 
 /// What the sender finds to do.
 enum Work {
@@ -29,7 +32,7 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let (py, own) = (hub.py(), hub.get());
     let _delivering = Delivering::begin(own);
     let process = Process::this();
-    let mut delivered = 0;
+    let mut sampler = Sampler::new(&own.counters.timing);
     let mut result = Ok(());
     while result.is_ok()
         && process.is_this()
@@ -37,23 +40,22 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     {
         result = match work {
             Work::Resumed(subscription) => {
-                let result = resume(hub, &process, &subscription, &mut delivered);
+                let result = resume(hub, &process, &subscription, &mut sampler);
                 if result.is_err() && process.is_this() {
-                    own.change(py, |router, _| router.interrupt_resumed(SYNC, subscription));
+                    drop(own.change(py, |router, _| router.interrupt_resumed(SYNC, subscription)));
                 }
                 result
             }
-            Work::Message(mut fanout) => {
-                report::topic_recovered(hub, &fanout.envelope, fanout.burst.take());
-                let result = deliver(hub, &process, &fanout, &mut delivered);
+            Work::Message(fanout) => {
+                let result = deliver(hub, &process, &fanout, &mut sampler);
                 if result.is_err() && process.is_this() {
-                    own.change(py, |router, _| router.interrupt(SYNC, Some(fanout)));
+                    drop(own.change(py, |router, _| router.interrupt(SYNC, Some(fanout))));
                 }
                 result
             }
         };
     }
-    own.counters.add_delivered(delivered);
+    own.counters.add_delivered(sampler.made());
     if let Some(lane) = own.event_loop() {
         lane.nudge_from_thread(py);
     }
@@ -61,9 +63,14 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
 }
 
 fn next(hub: &Bound<'_, PubSubHub>) -> Option<Work> {
-    hub.get().change(hub.py(), |router, trash| {
-        let resumed = router.next_resumed(SYNC).map(Work::Resumed);
-        resumed.or_else(|| router.next_fanout(SYNC, trash).map(Work::Message))
+    let own = hub.get();
+    PubSubHub::change_and_report(hub, |router, trash| {
+        if let Some(subscription) = router.next_resumed(SYNC) {
+            return Some(Work::Resumed(subscription));
+        }
+        let fanout = router.next_fanout(SYNC, trash)?;
+        own.passed.store(fanout.passed(), Ordering::Relaxed);
+        Some(Work::Message(fanout))
     })
 }
 
@@ -72,16 +79,17 @@ fn resume(
     hub: &Bound<'_, PubSubHub>,
     process: &Process,
     subscription: &Arc<Subscription>,
-    delivered: &mut u64,
+    sampler: &mut Sampler<'_>,
 ) -> PyResult<()> {
     let mut last: Option<Arc<Envelope>> = None;
     while process.is_this() {
-        let unpark = |router: &mut super::Router, _: &mut super::Trash| router.unpark(subscription);
-        let (next, burst) = hub.get().change(hub.py(), unpark);
-        report::recovered(hub, subscription, last.as_deref(), burst);
-        let Some(envelope) = next else { return Ok(()) };
+        let unpark =
+            |router: &mut Router, _: &mut Trash| router.unpark(subscription, last.as_ref());
+        let Some(envelope) = PubSubHub::change_and_report(hub, unpark) else {
+            return Ok(());
+        };
         last = Some(envelope.clone());
-        *delivered += 1;
+        sampler.pass();
         if make(hub, &mut Contexts::new(hub.py()), subscription, &envelope)? {
             hub.get()
                 .change(hub.py(), |router, _| router.leave(subscription));
@@ -97,9 +105,10 @@ fn deliver(
     hub: &Bound<'_, PubSubHub>,
     process: &Process,
     fanout: &Fanout,
-    delivered: &mut u64,
+    sampler: &mut Sampler<'_>,
 ) -> PyResult<()> {
     let mut contexts = Contexts::new(hub.py());
+    sampler.take_up(fanout);
     while process.is_this()
         && let Some(subscription) = fanout.take_next()
     {
@@ -109,14 +118,39 @@ fn deliver(
                 continue;
             }
         }
-        *delivered += 1;
-        make(hub, &mut contexts, subscription, &fanout.envelope)?;
+        hub.get()
+            .passed
+            .store(subscription.serial, Ordering::Relaxed);
+        if sampler.picks() {
+            make_timed(hub, &mut contexts, sampler, subscription, &fanout.envelope)?;
+        } else {
+            make(hub, &mut contexts, subscription, &fanout.envelope)?;
+        }
     }
     Ok(())
 }
 
+#[cold]
+fn make_timed<'py>(
+    hub: &Bound<'py, PubSubHub>,
+    contexts: &mut Contexts<'py>,
+    sampler: &mut Sampler<'_>,
+    subscription: &Arc<Subscription>,
+    envelope: &Arc<Envelope>,
+) -> PyResult<()> {
+    let timed = sampler.begin(subscription, envelope);
+    make(hub, contexts, subscription, envelope)?;
+    contexts.leave();
+    sampler.end(hub.py(), timed, &subscription.handler);
+    Ok(())
+}
+
 /// Calls a handler; tells whether its awaitable goes on elsewhere.
-#[inline]
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "it is called from two places, one of them hot"
+)]
 fn make<'py>(
     hub: &Bound<'py, PubSubHub>,
     contexts: &mut Contexts<'py>,

@@ -25,7 +25,6 @@ use crate::core;
 use crate::core::router::Parked;
 use crate::fork::Shared;
 use crate::hub::PubSubHub;
-use crate::report;
 use event_loop::LoopLane;
 use executor::ExecutorLane;
 use handler::{Handler, Message};
@@ -34,6 +33,8 @@ use handler::{Handler, Message};
 pub type Router = core::router::Router<Handler, Message, Deliverer>;
 /// What a change of the router let go of.
 pub type Trash = core::Trash<Handler, Message, Deliverer>;
+/// What is left to do after a change of subscriptions.
+pub type Aftermath = core::router::presence::Aftermath<Message, Deliverer>;
 /// One handler's subscription.
 pub type Subscription = core::subscription::Subscription<Handler>;
 // There can be a million. With its count of references it fills a block of 64 bytes of glibc's, which
@@ -42,6 +43,8 @@ pub type Subscription = core::subscription::Subscription<Handler>;
 const _: () = assert!(size_of::<Subscription>() <= 48);
 /// One message, shared by its deliveries.
 pub type Envelope = core::fanout::Envelope<Message>;
+/// What is reported of losses.
+pub type Loss = core::router::Loss<Handler, Message>;
 /// A walk over those who get one message.
 pub type Fanout = core::fanout::Fanout<Handler, Message>;
 
@@ -83,7 +86,6 @@ fn waits(
     envelope: &Arc<Envelope>,
 ) -> bool {
     let park = |router: &mut Router, trash: &mut Trash| router.park(subscription, envelope, trash);
-    let parked = hub.get().change(hub.py(), park);
-    report::parked(hub, subscription, envelope, &parked);
+    let parked = PubSubHub::change_and_report(hub, park);
     !matches!(parked, Parked::Free)
 }

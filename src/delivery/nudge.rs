@@ -11,12 +11,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::event_loop::{self, running};
 use crate::fork::Inherited;
+use crate::once::intern;
 use crate::python::{self, Keyword};
 use crate::report;
 
@@ -201,7 +201,7 @@ impl Meeting {
 
 /// What the loop runs when it was nudged.
 #[pyclass(frozen, module = "pagebus._core")]
-struct Nudged {
+pub struct Nudged {
     event_loop: Py<PyAny>,
     in_context: Keyword,
     threads_take_turns: bool,

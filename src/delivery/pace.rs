@@ -12,6 +12,8 @@ pub struct Pace {
     started: Instant,
     /// The time gone by at the last look.
     elapsed: Duration,
+    /// The time between the last two looks.
+    lap: Duration,
     calls: u32,
     stride: u32,
     most: u32,
@@ -27,6 +29,7 @@ impl Pace {
             most,
             started: Instant::now(),
             elapsed: Duration::ZERO,
+            lap: Duration::ZERO,
             calls: 0,
             stride: 1,
             left: 1,
@@ -50,6 +53,11 @@ impl Pace {
         self.elapsed
     }
 
+    /// The time between the last two looks.
+    pub fn lap(&self) -> Duration {
+        self.lap
+    }
+
     /// Whether the stretch has lasted that long.
     pub fn has_lasted(&self, length: Duration) -> bool {
         self.started.elapsed() >= length
@@ -64,7 +72,8 @@ impl Pace {
     #[cold]
     fn look(&mut self) {
         let before = std::mem::replace(&mut self.elapsed, self.started.elapsed());
-        let each = self.elapsed.saturating_sub(before) / self.stride;
+        self.lap = self.elapsed.saturating_sub(before);
+        let each = self.lap / self.stride;
         let most = (self.stride * 2).min(self.most);
         let fits = u32::try_from(fits(INTERVAL, each)).unwrap_or(most);
         self.stride = fits.clamp(1, most);

@@ -1,7 +1,8 @@
 //! One handler that has a task of its own: its message, and those that wait behind it.
 
+use std::sync::atomic::Ordering;
+
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use triomphe::Arc;
 
@@ -10,11 +11,13 @@ use super::context::Contexts;
 use super::drain::{self, Phase};
 use super::event_loop::LoopLane;
 use super::handler::{Kind, is_quit};
-use super::{Envelope, Router, Subscription};
+use super::{Envelope, Router, Subscription, Trash};
 use crate::fork::{Process, Shared};
 use crate::hub::{PubSubHub, SYNC};
+use crate::once::intern;
 use crate::python;
 use crate::report;
+use crate::timing::Timed;
 
 /// How far a handler is with its message.
 enum Stage {
@@ -44,6 +47,8 @@ pub struct Serving {
     process: Process,
     /// The call was entered as under way, and has to be entered as over.
     entered: bool,
+    /// The call is timed.
+    pub timed: Option<Timed>,
 }
 
 impl Serving {
@@ -85,6 +90,7 @@ impl Serving {
             stage,
             process: Process::this(),
             entered: false,
+            timed: None,
         }
     }
 
@@ -97,9 +103,17 @@ impl Serving {
     /// Enters the call as under way.
     pub fn enter(&mut self, py: Python<'_>) {
         self.entered = true;
-        self.hub
-            .get()
-            .change(py, |router, _| router.enter(&self.subscription));
+        let hub = self.hub.get();
+        hub.change(py, |router, _| router.enter(&self.subscription));
+        if !self.lane.has_suspended.swap(true, Ordering::Relaxed) {
+            hub.add_loop(py, &self.lane);
+        }
+    }
+
+    /// Takes the entry of a call of `hub` that nobody goes on with; the caller has to enter that.
+    pub fn forsake(&mut self, hub: &Bound<'_, PubSubHub>) -> Option<Arc<Subscription>> {
+        let is_its = self.hub.is(hub) && self.process.is_this();
+        (is_its && std::mem::take(&mut self.entered)).then(|| self.subscription.clone())
     }
 
     /// Whether the handler was called.
@@ -159,19 +173,21 @@ impl Serving {
     fn after_call<T: Default>(
         &mut self,
         py: Python<'_>,
-        next: impl FnOnce(&mut Router, &Subscription) -> (T, Option<u32>),
+        next: impl FnOnce(&mut Router, &Arc<Subscription>, Option<&Arc<Envelope>>) -> T,
     ) -> PyResult<T> {
+        if let Some(timed) = self.timed.take() {
+            let counters = &self.hub.get().counters;
+            timed.end(py, &counters.timing, &self.subscription.handler);
+        }
         if !std::mem::take(&mut self.entered) || !self.process.is_this() {
             return Ok(T::default());
         }
         if self.kind == Kind::Sync {
             return self.give_back(py).map(|()| T::default());
         }
-        let hub = self.hub.bind(py);
-        let (next, burst) = hub
-            .get()
-            .change(py, |router, _| next(router, &self.subscription));
-        report::recovered(hub, &self.subscription, self.envelope.as_deref(), burst);
+        let next = PubSubHub::change_and_report(self.hub.bind(py), |router, _| {
+            next(router, &self.subscription, self.envelope.as_ref())
+        });
         Ok(next)
     }
 
@@ -242,16 +258,10 @@ impl Serving {
 
     /// Lets the waiting messages go: the loop that they wait for is closed.
     fn give_up(&self, py: Python<'_>) {
-        let (hub, mut count) = (self.hub.bind(py), 0);
-        let unpark = || {
-            hub.get()
-                .change(py, |router, _| router.unpark(&self.subscription))
-                .0
-        };
-        while unpark().is_some() {
-            count += 1;
-        }
-        hub.get().counters.add_dropped(count);
+        let hub = self.hub.bind(py);
+        let forsake =
+            |router: &mut Router, trash: &mut Trash| router.forsake(&self.subscription, trash);
+        let count = hub.get().change(py, forsake);
         report::undeliverable(hub, count, self.lane.why_closed());
     }
 
@@ -273,6 +283,7 @@ impl Serving {
             stage: Stage::Next,
             process: Process::this(),
             entered: std::mem::take(&mut self.entered),
+            timed: None,
         };
         self.lane.start(py, Phase::Serving(next))
     }

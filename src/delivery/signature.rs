@@ -1,13 +1,12 @@
 //! What can be a handler: checked when it subscribes, so that a mistake shows where it was made.
 
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::handler::Kind;
 use crate::name::must_be;
+use crate::once::{Imported, intern};
 use crate::python;
 
 /// Flags of a code object: it takes `*args`; calling it makes a coroutine.
@@ -17,18 +16,18 @@ const CO_COROUTINE: u32 = 0x80;
 const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// How to call a handler, or a `TypeError` that says why it cannot be one.
-pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
+pub fn check(callable: &Bound<'_, PyAny>, arguments: &[&str]) -> PyResult<Kind> {
     if !callable.is_callable() {
         return Err(must_be("handler", "callable", callable));
     }
-    let count = if on_topic { 2 } else { 1 };
+    let count = if arguments.len() == 1 { 1 } else { 2 };
     let plain = Plain::of(callable)?;
     let fits = match &plain {
         Some(plain) => plain.takes(count)?,
         None => None,
     };
     if !fits.map_or_else(|| signature_takes(callable, count), Ok)? {
-        return Err(wrong_arity(callable, on_topic));
+        return Err(wrong_arity(callable, arguments));
     }
     match plain {
         Some(plain) => plain.kind(callable),
@@ -36,20 +35,23 @@ pub fn check(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyResult<Kind> {
     }
 }
 
-fn wrong_arity(callable: &Bound<'_, PyAny>, on_topic: bool) -> PyErr {
-    let arguments = if on_topic {
-        "two arguments: topic, message"
+fn wrong_arity(callable: &Bound<'_, PyAny>, arguments: &[&str]) -> PyErr {
+    let names = arguments.join(", ");
+    let count = if arguments.len() == 1 {
+        "one argument"
     } else {
-        "one argument: message"
+        "two arguments"
     };
     let name = crate::report::describe(callable);
-    PyTypeError::new_err(format!("handler must take {arguments}; {name} does not"))
+    PyTypeError::new_err(format!(
+        "handler must take {count}: {names}; {name} does not"
+    ))
 }
 
 /// Part of Python's hash of a handler, mixed so that other hashes have other parts.
 pub fn digest(callable: &Bound<'_, PyAny>) -> PyResult<u16> {
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let hash = CELL.import(callable.py(), "builtins", "hash")?;
+    static CELL: Imported = Imported::new("builtins", "hash");
+    let hash = CELL.get(callable.py())?;
     let hash = python::call(hash, [callable]).and_then(|hash| hash.extract::<i64>());
     let hash = hash.map(|hash| (hash.cast_unsigned().wrapping_mul(SCATTER) >> 48) as u16);
     hash.map_err(|error| {
@@ -57,32 +59,21 @@ pub fn digest(callable: &Bound<'_, PyAny>) -> PyResult<u16> {
             return error;
         }
         let unhashable = PyTypeError::new_err("handler must be hashable");
+        let unhashable = python::settled(callable.py(), unhashable);
         unhashable.set_cause(callable.py(), Some(error));
         unhashable
     })
 }
 
-fn inspect<'py>(
-    py: Python<'py>,
-    cell: &'static PyOnceLock<Py<PyAny>>,
-    name: &str,
-) -> PyResult<&'py Bound<'py, PyAny>> {
-    cell.import(py, "inspect", name)
-}
-
 fn is_coroutine_function(callable: &Bound<'_, PyAny>) -> PyResult<bool> {
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    python::call(
-        inspect(callable.py(), &CELL, "iscoroutinefunction")?,
-        [callable],
-    )?
-    .is_truthy()
+    static INSPECT: Imported = Imported::new("inspect", "iscoroutinefunction");
+    python::call(INSPECT.get(callable.py())?, [callable])?.is_truthy()
 }
 
 /// Whether a value that a handler returned is to be awaited.
 pub fn is_awaitable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    python::call(inspect(value.py(), &CELL, "isawaitable")?, [value])?.is_truthy()
+    static INSPECT: Imported = Imported::new("inspect", "isawaitable");
+    python::call(INSPECT.get(value.py())?, [value])?.is_truthy()
 }
 
 /// How to call what is no Python function.
@@ -99,8 +90,8 @@ fn kind(callable: &Bound<'_, PyAny>) -> PyResult<Kind> {
 
 /// The callable inside any number of `functools.partial`.
 fn unwrap_partial(mut callable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let partial = CELL.import(callable.py(), "functools", "partial")?.clone();
+    static CELL: Imported = Imported::new("functools", "partial");
+    let partial = CELL.get(callable.py())?.clone();
     while callable.is_instance(&partial)? {
         callable = callable.getattr(intern!(callable.py(), "func"))?;
     }
@@ -119,9 +110,9 @@ struct Plain<'py> {
 
 impl<'py> Plain<'py> {
     fn of(callable: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
-        static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static METHOD: Imported = Imported::new("types", "MethodType");
         let (py, mut function, mut bound) = (callable.py(), callable.clone(), 0);
-        let method = METHOD.import(py, "types", "MethodType")?;
+        let method = METHOD.get(py)?;
         while function.get_type().is(method) {
             function = function.getattr(intern!(py, "__func__"))?;
             bound += 1;
@@ -182,9 +173,9 @@ impl<'py> Plain<'py> {
 
 /// Whether a callable's signature allows `count` positional arguments; yes if it has none.
 fn signature_takes(callable: &Bound<'_, PyAny>, count: u32) -> PyResult<bool> {
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static INSPECT: Imported = Imported::new("inspect", "signature");
     let py = callable.py();
-    let Ok(signature) = python::call(inspect(py, &CELL, "signature")?, [callable]) else {
+    let Ok(signature) = python::call(INSPECT.get(py)?, [callable]) else {
         return Ok(true);
     };
     let (bind, none) = (

@@ -1,5 +1,6 @@
 //! A drain task's walk over the handlers that get one message.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -14,6 +15,7 @@ use super::serving::Serving;
 use super::watch::Watch;
 use super::{Envelope, Fanout, Subscription, waits};
 use crate::report;
+use crate::timing::{Sampler, Timed};
 
 /// How long a drain task keeps the loop before other callbacks get their turn.
 pub const SLICE: Duration = Duration::from_millis(1);
@@ -38,7 +40,7 @@ pub struct Walk<'a, 'py> {
     watch: Watch<'a, 'py>,
     contexts: Contexts<'py>,
     pace: Pace,
-    delivered: u64,
+    sampler: Sampler<'a>,
 }
 
 impl<'a, 'py> Walk<'a, 'py> {
@@ -49,7 +51,7 @@ impl<'a, 'py> Walk<'a, 'py> {
             watch,
             contexts: Contexts::new(py),
             pace: duty.pace.lock().unwrap_or_else(|| Pace::new(STRIDE)),
-            delivered: 0,
+            sampler: Sampler::new(&duty.hub.get().counters.timing),
         }
     }
 
@@ -62,17 +64,25 @@ impl<'a, 'py> Walk<'a, 'py> {
 
     fn deliver_all(&mut self, py: Python<'py>, fanout: &Fanout) -> Option<Stop> {
         let envelope = &fanout.envelope;
+        self.sampler.take_up(fanout);
         // A handler can fork: the rest of the walk is then the parent's.
         while self.duty.process.is_this()
             && let Some(subscription) = fanout.take_next()
         {
+            self.duty
+                .lane
+                .passed
+                .store(subscription.serial, Ordering::Relaxed);
             let stop = self.deliver(py, subscription, envelope);
             if stop.is_some() {
                 self.pace.count();
                 return stop;
             }
-            if self.pace.count() && self.pace.elapsed() >= SLICE {
-                return Some(Stop::Turn);
+            if self.pace.count() {
+                self.sampler.suspect(self.pace.lap());
+                if self.pace.elapsed() >= SLICE {
+                    return Some(Stop::Turn);
+                }
             }
         }
         None
@@ -91,13 +101,50 @@ impl<'a, 'py> Walk<'a, 'py> {
                 return None;
             }
         }
-        self.delivered += 1;
-        match call::start(&mut self.contexts, py, subscription, envelope) {
+        if self.sampler.picks() {
+            return self.deliver_timed(py, subscription, envelope);
+        }
+        let outcome = call::start(&mut self.contexts, py, subscription, envelope);
+        self.settle(py, subscription, envelope, outcome, None)
+    }
+
+    #[cold]
+    fn deliver_timed(
+        &mut self,
+        py: Python<'py>,
+        subscription: &Arc<Subscription>,
+        envelope: &Arc<Envelope>,
+    ) -> Option<Stop> {
+        let timed = self.sampler.begin(subscription, envelope);
+        let outcome = call::start(&mut self.contexts, py, subscription, envelope);
+        if !matches!(outcome, Outcome::Suspended(_)) {
+            self.contexts.leave();
+            self.sampler.end(py, timed, &subscription.handler);
+        }
+        self.settle(py, subscription, envelope, outcome, Some(timed))
+    }
+
+    /// Does what a call's outcome leaves to do.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "it is called from two places, one of them hot"
+    )]
+    fn settle(
+        &mut self,
+        py: Python<'py>,
+        subscription: &Arc<Subscription>,
+        envelope: &Arc<Envelope>,
+        outcome: Outcome,
+        timed: Option<Timed>,
+    ) -> Option<Stop> {
+        match outcome {
             Outcome::Done => {}
             Outcome::Suspended(suspended) => {
                 let (hub, lane) = (self.duty.hub.clone_ref(py), self.duty.lane.clone());
                 let call = (subscription, envelope);
                 let (mut serving, yielded) = Serving::suspended(hub, lane, call, suspended);
+                serving.timed = timed;
                 serving.enter(py);
                 return Some(Stop::Suspended(Box::new(serving), yielded));
             }
@@ -114,6 +161,7 @@ impl<'a, 'py> Walk<'a, 'py> {
 impl Drop for Walk<'_, '_> {
     fn drop(&mut self) {
         *self.duty.pace.lock() = Some(self.pace);
-        self.duty.hub.get().counters.add_delivered(self.delivered);
+        let counters = &self.duty.hub.get().counters;
+        counters.add_delivered(self.sampler.made());
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::{Borrowed, ffi};
 
+use crate::once::Imported;
 use crate::python;
 
 /// What tells of interest in a task, beside the task itself.
@@ -42,8 +42,8 @@ pub struct Watch<'a, 'py> {
 impl<'a, 'py> Watch<'a, 'py> {
     /// Watches the task that runs on `event_loop`, whose interest that is.
     pub fn new(event_loop: &Bound<'py, PyAny>, interest: &'a Interest) -> PyResult<Self> {
-        static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let current_task = CELL.import(event_loop.py(), "asyncio", "current_task")?;
+        static CELL: Imported = Imported::new("asyncio", "current_task");
+        let current_task = CELL.get(event_loop.py())?;
         let task = python::call(current_task, [event_loop])?;
         interest.touched.store(false, Ordering::Release);
         let references = python::references(&task);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use triomphe::Arc;
 
-use super::{Envelope, LaneKey, OverflowPolicy, Parked, Router, Subscription, Trash};
+use super::{Envelope, LaneKey, Loss, OverflowPolicy, Parked, Router, Subscription, Trash};
 
 impl<H, M, D: Clone> Router<H, M, D> {
     /// Leaves a message for a handler that is busy; tells if it is free instead.
@@ -32,21 +32,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 mailbox.push_back(envelope.clone());
                 trash.envelopes.extend(mailbox.pop_front());
             }
-            OverflowPolicy::Unsubscribe => return Parked::CutOff(self.expel(subscription, trash)),
+            OverflowPolicy::Unsubscribe => {
+                self.expel(subscription, envelope, trash);
+                return Parked::Lost;
+            }
         }
-        Parked::Dropped(subscription.share().count_dropped())
-    }
-
-    /// Ends a subscription that does not keep up; returns how many messages it loses.
-    pub(super) fn expel(
-        &mut self,
-        subscription: &Arc<Subscription<H>>,
-        trash: &mut Trash<H, M, D>,
-    ) -> u32 {
-        let before = self.waiting;
-        self.cancel(subscription, trash);
-        // And the one for which there was no room.
-        u32::try_from(before - self.waiting + 1).unwrap_or(u32::MAX)
+        self.lose(subscription, envelope);
+        Parked::Lost
     }
 
     /// Enters that a call of a handler goes on. Beyond what the subscription allows, its messages
@@ -60,6 +52,19 @@ impl<H, M, D: Clone> Router<H, M, D> {
     pub fn leave(&mut self, subscription: &Subscription<H>) {
         self.under_way = self.under_way.saturating_sub(1);
         subscription.leave(self.limit);
+    }
+
+    /// Enters that a call of a handler goes on no more and will never be over, and gives up what
+    /// waits for that; returns how many messages those were.
+    pub fn forsake(&mut self, subscription: &Subscription<H>, trash: &mut Trash<H, M, D>) -> usize {
+        let mailbox = self.mailboxes.remove(&subscription.serial);
+        let mailbox = mailbox.unwrap_or_default();
+        let count = mailbox.len();
+        self.waiting -= count;
+        self.dropped += count;
+        trash.envelopes.extend(mailbox);
+        self.leave(subscription);
+        count
     }
 
     /// Gives up what waits for handlers that are busy.
@@ -81,19 +86,25 @@ impl<H, M, D: Clone> Router<H, M, D> {
     }
 
     /// The next message that waits for a handler whose call is over. Without one, the call is
-    /// entered as over, and the second value is the size of the burst of losses that ends with it.
+    /// entered as over, and with it a burst of losses, if one goes on. `last` is the message that
+    /// the handler was called with, where there is one.
     pub fn unpark(
         &mut self,
-        subscription: &Subscription<H>,
-    ) -> (Option<Arc<Envelope<M>>>, Option<u32>) {
+        subscription: &Arc<Subscription<H>>,
+        last: Option<&Arc<Envelope<M>>>,
+    ) -> Option<Arc<Envelope<M>>> {
         let mailbox = self.mailboxes.get_mut(&subscription.serial);
         if let Some(envelope) = mailbox.and_then(VecDeque::pop_front) {
             self.waiting -= 1;
-            return (Some(envelope), None);
+            return Some(envelope);
         }
         self.mailboxes.remove(&subscription.serial);
         self.leave(subscription);
-        (None, subscription.share().end_burst())
+        if let Some(burst) = subscription.share().end_burst() {
+            let loss = Loss::Recovered(subscription.clone(), last.cloned(), burst);
+            self.reports.note(loss);
+        }
+        None
     }
 
     /// Enters that a handler's awaitable is done, so that its deliverer goes on with what waits.
@@ -104,12 +115,20 @@ impl<H, M, D: Clone> Router<H, M, D> {
     }
 
     /// Puts back what [`Self::next_resumed`] gave, and the lane to sleep: the next deliverer goes
-    /// on with it.
-    pub fn interrupt_resumed(&mut self, lane: LaneKey, subscription: Arc<Subscription<H>>) {
-        if let Some(lane) = self.lanes.get_mut(lane as usize) {
-            lane.resumed.push_front(subscription);
-            lane.awake = 0;
-        }
+    /// on with it. Gives back what none will go on with.
+    pub fn interrupt_resumed(
+        &mut self,
+        lane: LaneKey,
+        subscription: Arc<Subscription<H>>,
+    ) -> Option<Arc<Subscription<H>>> {
+        let lane = self.lanes.get_mut(lane as usize);
+        let Some(lane) = lane.filter(|_| !self.finished) else {
+            self.leave(&subscription);
+            return Some(subscription);
+        };
+        lane.resumed.push_front(subscription);
+        lane.awake = 0;
+        None
     }
 
     /// A handler that [`Self::resume`] entered.
@@ -117,13 +136,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
         self.lanes.get_mut(lane as usize)?.resumed.pop_front()
     }
 
-    /// Whether messages wait for a handler whose call is over; without any, the call is entered as
-    /// over, and the second value is the size of the burst of losses that ends with it.
-    pub fn has_mail(&mut self, subscription: &Subscription<H>) -> (bool, Option<u32>) {
+    /// Whether messages wait for a handler whose call is over; without any, as [`Self::unpark`].
+    pub fn has_mail(
+        &mut self,
+        subscription: &Arc<Subscription<H>>,
+        last: Option<&Arc<Envelope<M>>>,
+    ) -> bool {
         let mailbox = self.mailboxes.get(&subscription.serial);
-        if mailbox.is_some_and(|mailbox| !mailbox.is_empty()) {
-            return (true, None);
-        }
-        (false, self.unpark(subscription).1)
+        mailbox.is_some_and(|mailbox| !mailbox.is_empty())
+            || self.unpark(subscription, last).is_some()
     }
 }

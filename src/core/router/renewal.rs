@@ -14,13 +14,16 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 .remove_unless(|_| false, &super::Own, &mut trash.calls);
             trash.fanouts.extend(lane.interrupted.take());
             trash.subscriptions.extend(lane.resumed.drain(..));
+            lane.dispatching = None;
             (lane.awake, lane.calling) = (0, 0);
         }
+        self.forget_replays(trash);
         let mailboxes = self.mailboxes.drain();
         trash
             .envelopes
             .extend(mailboxes.flat_map(|(_, mailbox)| mailbox));
         self.registry.abandon_queues(&mut trash.calls);
+        self.reports.renew(trash);
         (self.waiting, self.under_way) = (0, 0);
         self.registry.settle();
         for index in before..trash.logged.len() {

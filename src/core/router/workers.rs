@@ -30,13 +30,12 @@ impl<H, M, D: Clone> Router<H, M, D> {
         budget: usize,
         mut ready: impl FnMut(Ready),
         more: impl FnOnce() -> bool,
-        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<NextCall<H, M>> {
         for _ in 0..budget {
-            let call = self.take_logged(lane, losses, trash)?;
-            if let Some((call, claimed)) = self.claim(lane, call, &mut ready, losses, trash) {
-                if let Some(call) = self.if_free(call, losses, trash) {
+            let call = self.take_logged(lane, trash)?;
+            if let Some((call, claimed)) = self.claim(lane, call, &mut ready, trash) {
+                if let Some(call) = self.if_free(call, trash) {
                     let next = self.hand_out(lane, call, more);
                     return Some(NextCall { claimed, ..next });
                 }
@@ -44,7 +43,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
                     self.put_back(session, &mut ready);
                 }
             }
-            if losses.last().is_some_and(Loss::is_news) {
+            if self.has_news() {
                 return None;
             }
         }
@@ -57,7 +56,6 @@ impl<H, M, D: Clone> Router<H, M, D> {
         lane: LaneKey,
         call: Call<H, M>,
         mut ready: impl FnMut(Ready),
-        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<(Call<H, M>, Option<SessionKey>)> {
         let state = &self.lanes[lane as usize];
@@ -65,7 +63,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
             if state.overlapping.is_empty() {
                 return Some((call, None));
             }
-            if self.enqueue(lane, call, losses, trash) {
+            if self.enqueue(lane, call, trash) {
                 ready(Ready::Overlapping);
             }
             return None;
@@ -79,7 +77,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if !is_scheduled && std::mem::replace(&mut owner.turn, state.turn) != state.turn {
             return Some((call, Some(session)));
         }
-        self.enqueue(lane, call, losses, trash);
+        self.enqueue(lane, call, trash);
         if !is_scheduled {
             ready(Ready::Session(session));
         }
@@ -87,17 +85,12 @@ impl<H, M, D: Clone> Router<H, M, D> {
     }
 
     /// Takes the next call of the message that the lane's workers are at, or of the next one. `None`
-    /// if the log is empty, or a burst of losses ends with the next message.
-    fn take_logged(
-        &mut self,
-        lane: LaneKey,
-        losses: &mut Vec<Loss<H, M>>,
-        trash: &mut Trash<H, M, D>,
-    ) -> Option<Call<H, M>> {
+    /// if the log is empty, or the end of a burst of losses is to be reported before the next one.
+    fn take_logged(&mut self, lane: LaneKey, trash: &mut Trash<H, M, D>) -> Option<Call<H, M>> {
         loop {
-            let mut fanout = self.pop_fanout(lane, trash)?;
-            if let Some(burst) = fanout.burst.take() {
-                losses.push(Loss::CaughtUp(fanout.envelope.clone(), burst));
+            let noted = self.reports.noted();
+            let fanout = self.pop_fanout(lane, trash)?;
+            if self.reports.noted() > noted && self.has_news() {
                 self.lanes[lane as usize].interrupted = Some(fanout);
                 return None;
             }
@@ -116,27 +109,21 @@ impl<H, M, D: Clone> Router<H, M, D> {
 
     /// Leaves a call to the queue of its session, or to that of calls that may overlap; tells
     /// whether the queue grew by it.
-    fn enqueue(
-        &mut self,
-        lane: LaneKey,
-        call: Call<H, M>,
-        losses: &mut Vec<Loss<H, M>>,
-        trash: &mut Trash<H, M, D>,
-    ) -> bool {
+    fn enqueue(&mut self, lane: LaneKey, call: Call<H, M>, trash: &mut Trash<H, M, D>) -> bool {
         let share = call.0.share();
         let is_full = share.queued() >= self.limit;
         match self.overflow {
             OverflowPolicy::DropNewest if is_full => {
-                let count = share.count_dropped();
-                losses.push(Loss::Dropped(call, count));
+                self.lose(&call.0, &call.1);
+                trash.calls.push(call);
                 false
             }
             OverflowPolicy::Unsubscribe if is_full => {
-                let count = self.expel(&call.0, trash);
-                losses.push(Loss::CutOff(call, count));
+                self.expel(&call.0, &call.1, trash);
+                trash.calls.push(call);
                 false
             }
-            _ => self.append(lane, call, losses, trash),
+            _ => self.append(lane, call, trash),
         }
     }
 
@@ -145,7 +132,6 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         lane: LaneKey,
         (subscription, envelope): Call<H, M>,
-        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> bool {
         let session = self.registry.session(subscription.owner.key());
@@ -154,13 +140,15 @@ impl<H, M, D: Clone> Router<H, M, D> {
             _ => &mut self.lanes[lane as usize].overlapping,
         };
         let (before, share) = (queue.len(), subscription.share());
-        if queue.push(subscription.clone(), envelope.clone(), share, self.limit) {
-            let count = share.count_dropped();
-            losses.push(Loss::Dropped((subscription, envelope), count));
+        let gave_way = queue.push(subscription.clone(), envelope.clone(), share, self.limit);
+        if gave_way {
             queue.compact(&Own, &mut trash.calls);
         }
         let grown = queue.len() - before;
         self.waiting += grown;
+        if gave_way {
+            self.lose(&subscription, &envelope);
+        }
         grown > 0
     }
 
@@ -171,7 +159,6 @@ impl<H, M, D: Clone> Router<H, M, D> {
         lane: LaneKey,
         session: SessionKey,
         more: impl FnOnce() -> bool,
-        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<NextCall<H, M>> {
         loop {
@@ -182,7 +169,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 return None;
             };
             self.waiting -= 1;
-            if let Some(call) = self.if_free(call, losses, trash) {
+            if let Some(call) = self.if_free(call, trash) {
                 return Some(self.hand_out(lane, call, more));
             }
         }
@@ -193,34 +180,27 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         lane: LaneKey,
         more: impl FnOnce() -> bool,
-        losses: &mut Vec<Loss<H, M>>,
         trash: &mut Trash<H, M, D>,
     ) -> Option<NextCall<H, M>> {
         loop {
             let queue = &mut self.lanes.get_mut(lane as usize)?.overlapping;
             let call = queue.pop(&Own, &mut trash.calls)?;
             self.waiting -= 1;
-            if let Some(call) = self.if_free(call, losses, trash) {
+            if let Some(call) = self.if_free(call, trash) {
                 return Some(self.hand_out(lane, call, more));
             }
         }
     }
 
     /// A call that can be made now; one for a busy handler waits, one for nobody goes.
-    fn if_free(
-        &mut self,
-        call: Call<H, M>,
-        losses: &mut Vec<Loss<H, M>>,
-        trash: &mut Trash<H, M, D>,
-    ) -> Option<Call<H, M>> {
+    fn if_free(&mut self, call: Call<H, M>, trash: &mut Trash<H, M, D>) -> Option<Call<H, M>> {
         match self.park(&call.0, &call.1, trash) {
-            Parked::Free if !call.0.is_cancelled() => return Some(call),
-            Parked::Dropped(count) => losses.push(Loss::Dropped(call.clone(), count)),
-            Parked::CutOff(count) => losses.push(Loss::CutOff(call.clone(), count)),
-            Parked::Free | Parked::Waiting => {}
+            Parked::Free if !call.0.is_cancelled() => Some(call),
+            Parked::Free | Parked::Waiting | Parked::Lost => {
+                trash.calls.push(call);
+                None
+            }
         }
-        trash.calls.push(call);
-        None
     }
 
     fn hand_out(
@@ -229,12 +209,15 @@ impl<H, M, D: Clone> Router<H, M, D> {
         call: Call<H, M>,
         more: impl FnOnce() -> bool,
     ) -> NextCall<H, M> {
-        let burst = call.0.caught_up();
+        if let Some(burst) = call.0.caught_up() {
+            let (subscription, envelope) = call.clone();
+            let loss = Loss::Recovered(subscription, Some(envelope), burst);
+            self.reports.note(loss);
+        }
         let hired = self.call_out(lane, more);
         NextCall {
             call,
             claimed: None,
-            burst,
             hired,
         }
     }
@@ -305,7 +288,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let Some(lane) = self.lanes.get_mut(lane as usize) else {
             return true;
         };
-        let done = lane.log.is_empty() && lane.interrupted.is_none() && idle();
+        let done = !lane.has_log() && idle();
         lane.awake = lane.awake.saturating_sub(usize::from(done));
         done
     }
@@ -332,6 +315,6 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Whether messages wait to be dispatched.
     pub fn has_log(&self, lane: LaneKey) -> bool {
         let lane = self.lanes.get(lane as usize);
-        lane.is_some_and(|lane| !lane.log.is_empty() || lane.interrupted.is_some())
+        lane.is_some_and(super::Lane::has_log)
     }
 }

@@ -1,0 +1,957 @@
+//! A node: keeps a connection to the broker, publishes what its hub sends, follows the channels
+//! that its hub has subscribers on, and hands on what comes from them, in order.
+
+pub mod presence;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use foldhash::fast::RandomState;
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{
+    Duration, Instant, MissedTickBehavior, interval, interval_at, sleep, timeout_at,
+};
+
+use super::Channel;
+use super::engine::{Connection, Engine, Failure, Push};
+use super::members::{self, Memberships};
+use super::outbox::{Batch, Limits, Outbox};
+use super::position::{Answer, Gap, Output, Placed, Position, Read};
+use super::wire::members::Read as Told;
+use super::wire::{self, Publisher};
+use crate::core::Name;
+use crate::core::elsewhere::{Host, Membership};
+use presence::{ATTEND, Presence};
+
+/// The time between two heart beats.
+const BEAT: Duration = Duration::from_secs(1);
+/// Without a heart beat for so long, the connection is taken for dead.
+const SILENCE: Duration = Duration::from_secs(4);
+/// The shortest and the longest time until the next attempt to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The time until the broker is asked again for what it could not do.
+const LATER: Duration = Duration::from_millis(100);
+/// The time until what should not be there at the broker is looked at again.
+const MUCH_LATER: Duration = Duration::from_secs(2);
+/// What the broker does not take for so long is told.
+const HINDRANCE: Duration = Duration::from_secs(1);
+/// The time that a node has for what is left when nobody waits for it.
+const LAST: Duration = Duration::from_secs(5);
+/// Batches that are under way at once.
+const UNDER_WAY: usize = 128;
+/// Pushes that are taken before anything else is looked at.
+const IN_A_ROW: usize = 256;
+
+/// What a node tells its hub. It may be called while a lock is held, and must not wait.
+pub trait Listener: Send + Sync {
+    /// What the hub wants of a channel: nothing, if it has no subscribers there.
+    fn wants(&self, channel: &Channel) -> Option<Wish>;
+
+    /// Takes what is new.
+    fn take(&self, news: News);
+
+    /// Whether so much of that waits that more should stay at the broker for now. When that is over,
+    /// the hub calls [`Handle::wake`].
+    fn is_full(&self) -> bool;
+}
+
+/// What a hub wants of a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The number of the visit.
+    pub visit: u64,
+    /// So many of the entries that are there already.
+    pub past: usize,
+}
+
+/// A channel, in one of the times that a hub has subscribers there. What comes in a later one has nothing
+/// to do with what came in this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The channel.
+    pub channel: Channel,
+    /// Which of the times.
+    pub number: u64,
+}
+
+/// What is new for a hub.
+#[derive(Debug)]
+pub enum News {
+    /// The bytes of the entries that a channel had when the node came to follow it. Comes first.
+    Past(Visit, Vec<Vec<u8>>),
+    /// The bytes of the next entry of a channel.
+    Entry(Visit, Vec<u8>),
+    /// What comes next on the channel is not what came next there.
+    Gap(Visit, Gap),
+    /// Said again: since the past was told, nothing that is published on the channel is missed.
+    Ready(Visit),
+    /// Nobody wanted the channel when the node looked.
+    Unwanted(Channel),
+    /// The connection is there, or gone for a reason.
+    State(State),
+    /// Messages will not be published, for a reason.
+    Unpublished(String),
+    /// A push that cannot be understood.
+    Garbage,
+    /// The log of a channel cannot be read, for a reason; it is tried again from time to time.
+    Unreadable(Channel, String),
+    /// Messages wait although there is a connection, for a reason.
+    Hindered(String),
+    /// That is over.
+    Unhindered,
+    /// Everybody who is on a topic on other hubs.
+    Everybody(Name, Vec<Told>),
+    /// How it is now with some of them.
+    Members(Name, Vec<Told>),
+    /// What was told by a connection of another hub holds no longer.
+    Died(Host),
+    /// Other hubs are not told who is here, for a reason.
+    Untold(String),
+}
+
+/// How a node stands to its broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has a connection.
+    Connected,
+    /// It has none, for a reason, and tries to get one.
+    Disconnected(String),
+    /// It is closed.
+    Closed,
+}
+
+/// The hub's side of a node.
+pub struct Handle {
+    desk: Mutex<Desk>,
+    /// The node's name.
+    publisher: Publisher,
+    wake: Notify,
+    is_closing: AtomicBool,
+    /// Since when nobody waits for its end.
+    left_alone: OnceCell<Instant>,
+    given_up: AtomicBool,
+}
+
+/// What lies between a hub's threads and its node.
+struct Desk {
+    outbox: Outbox,
+    /// Who is on which topic, if other hubs are told that.
+    members: Option<Memberships>,
+    /// Channels on which subscribers came or went.
+    changed: HashSet<Channel, RandomState>,
+    /// Messages that were given up.
+    lost: u64,
+    /// The node has ended: nobody comes for anything.
+    is_closed: bool,
+}
+
+impl Desk {
+    fn lose(&mut self, count: usize) -> usize {
+        self.lost += count as u64;
+        count
+    }
+
+    /// Whether a node that is to end has nothing left to do.
+    fn is_done(&mut self) -> bool {
+        let members_are_done = self.members.as_mut().is_none_or(|members| {
+            members.leave();
+            members.is_done()
+        });
+        self.outbox.is_empty() && members_are_done
+    }
+}
+
+impl Handle {
+    /// For a node with that name.
+    pub fn new(publisher: Publisher, limits: Limits) -> Self {
+        Self {
+            desk: Mutex::new(Desk {
+                outbox: Outbox::new(publisher, limits),
+                members: None,
+                changed: HashSet::default(),
+                lost: 0,
+                is_closed: false,
+            }),
+            publisher,
+            wake: Notify::new(),
+            is_closing: AtomicBool::new(false),
+            left_alone: OnceCell::new(),
+            given_up: AtomicBool::new(false),
+        }
+    }
+
+    /// Publishes a message, as soon as that is possible; returns how many others gave way to it, or
+    /// nothing if the node has ended.
+    pub fn publish(
+        &self,
+        channel: &Channel,
+        except: Option<&[u8]>,
+        payload: Vec<u8>,
+    ) -> Option<usize> {
+        let lost = {
+            let mut desk = self.desk.lock();
+            if desk.is_closed {
+                return None;
+            }
+            let lost = desk.outbox.send(channel, except, payload);
+            desk.lose(lost)
+        };
+        self.wake.notify_one();
+        Some(lost)
+    }
+
+    /// Has other hubs told who is on which topic. Must come before the node is made.
+    pub fn share_presence(&self) {
+        self.desk.lock().members = Some(Memberships::default());
+    }
+
+    /// Says how it is with sessions now.
+    pub fn note_members(&self, memberships: Vec<Membership>) {
+        if let Some(members) = &mut self.desk.lock().members {
+            for membership in memberships {
+                members.note(membership);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn next_members(&self) -> Option<members::Batch> {
+        self.desk.lock().members.as_mut()?.next_batch()
+    }
+
+    /// Says that the first subscriber came to a channel, or the last one went.
+    pub fn changed(&self, channel: Channel) {
+        self.desk.lock().changed.insert(channel);
+        self.wake.notify_one();
+    }
+
+    /// Has the node look at what there is to do.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Messages that are not published yet, and that never will be.
+    pub fn unpublished(&self) -> (usize, u64) {
+        let desk = self.desk.lock();
+        (desk.outbox.len(), desk.lost)
+    }
+
+    /// Ends the node once everything is published: somebody waits for that.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Ends the node once everything is published, or in [`LAST`]: nobody waits for it any more.
+    pub fn leave_alone(&self) {
+        self.left_alone.get_or_init(Instant::now);
+        self.close();
+    }
+
+    /// Enters that there is no node; returns how many messages it leaves.
+    pub fn end(&self) -> usize {
+        let mut desk = self.desk.lock();
+        desk.is_closed = true;
+        let left = desk.outbox.clear();
+        desk.lose(left)
+    }
+
+    /// Ends the node, whatever is left.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+        self.close();
+    }
+
+    fn is_over(&self) -> bool {
+        let is_too_late = |since: &Instant| since.elapsed() > LAST;
+        self.is_closing.load(Ordering::Acquire)
+            && (self.given_up.load(Ordering::Acquire)
+                || self.left_alone.get().is_some_and(is_too_late)
+                || self.desk.lock().is_done())
+    }
+}
+
+/// How far a node is with a channel.
+enum Stage {
+    Subscribing,
+    Following,
+    Leaving,
+}
+
+struct Followed {
+    stage: Stage,
+    position: Position<Vec<u8>>,
+    /// The past was told.
+    is_ready: bool,
+    /// It was told that the log cannot be read.
+    is_unreadable: bool,
+    /// The subscription has ended before it was confirmed.
+    has_ended: bool,
+    /// Which of the times is this that the channel is subscribed to.
+    turn: u64,
+    /// The hub's visit.
+    visit: u64,
+}
+
+impl Followed {
+    fn visit_of(&self, channel: &Channel) -> Visit {
+        Visit {
+            channel: channel.clone(),
+            number: self.visit,
+        }
+    }
+}
+
+/// Of what is read: the channel, and which of the times that it is subscribed to.
+type Place = (Channel, u64);
+
+/// A request that is done.
+enum Done {
+    Published(Channel, Result<(), Failure>),
+    Subscribed(Channel, Result<(), Failure>),
+    Unsubscribed(Channel, Result<(), Failure>),
+    Read(Place, Result<Answer<Vec<u8>>, Failure>),
+    Beaten(Result<(), Failure>),
+    Presence(presence::Answer),
+    /// It is time to try again.
+    Later(Box<Done>),
+}
+
+type Requests<'a> = FuturesUnordered<LocalBoxFuture<'a, Done>>;
+
+/// A node of linked hubs.
+pub struct Node<E, L> {
+    engine: E,
+    listener: Arc<L>,
+    handle: Arc<Handle>,
+    followed: HashMap<Channel, Followed, RandomState>,
+    /// What is to be read when the hub has room for it.
+    deferred: Vec<(Place, Read)>,
+    turns: u64,
+    hindrance: Hindrance,
+    /// Who is on other hubs, if they tell each other.
+    presence: Option<Presence>,
+}
+
+/// What the broker does not take, and whether that was told.
+#[derive(Default)]
+struct Hindrance {
+    since: HashMap<Hindered, Instant, RandomState>,
+    is_told: bool,
+}
+
+/// What is hindered on a channel.
+#[derive(PartialEq, Eq, Hash)]
+enum Hindered {
+    Publish(Channel),
+    Read(Channel),
+}
+
+/// Why a node no longer serves a connection.
+enum End {
+    Closed,
+    Lost(String),
+}
+
+impl<E: Engine, L: Listener> Node<E, L> {
+    /// A node that is not connected yet.
+    pub fn new(engine: E, listener: Arc<L>, handle: Arc<Handle>) -> Self {
+        let shares_presence = handle.desk.lock().members.is_some();
+        let presence = shares_presence.then(|| Presence::new(handle.publisher));
+        Self {
+            engine,
+            listener,
+            handle,
+            followed: HashMap::default(),
+            deferred: Vec::new(),
+            turns: 0,
+            hindrance: Hindrance::default(),
+            presence,
+        }
+    }
+
+    /// Connects, again and again, until the hub is closed.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        while !self.handle.is_over() {
+            let (pushes, received) = unbounded_channel();
+            let since = Instant::now();
+            let end = match self.connect(pushes).await {
+                Ok(connection) => self.serve(&connection, received).await,
+                Err(failure) => End::Lost(failure.reason().to_owned()),
+            };
+            self.absent();
+            self.forget_unwanted();
+            match end {
+                End::Closed => break,
+                End::Lost(reason) => self.tell(News::State(State::Disconnected(reason))),
+            }
+            backoff.wait(&self.handle, since.elapsed()).await;
+        }
+        if self.handle.end() > 0 {
+            self.tell(News::Unpublished("the hub is closed".to_owned()));
+        }
+        self.tell(News::State(State::Closed));
+    }
+
+    /// Lets go of channels to which subscribers came, and from which they went again, while there was no
+    /// connection: there may be any number.
+    fn forget_unwanted(&self) {
+        let changed = std::mem::take(&mut self.handle.desk.lock().changed);
+        let is_needed = |channel: &Channel| {
+            self.followed.contains_key(channel) || self.listener.wants(channel).is_some()
+        };
+        let (kept, gone): (Vec<_>, Vec<_>) = changed.into_iter().partition(is_needed);
+        self.handle.desk.lock().changed.extend(kept);
+        for channel in gone {
+            self.tell(News::Unwanted(channel));
+        }
+    }
+
+    /// Ends it before it began.
+    pub fn fail(&self, reason: &str) {
+        self.handle.end();
+        self.tell(News::State(State::Disconnected(reason.to_owned())));
+        self.tell(News::State(State::Closed));
+    }
+
+    async fn connect(
+        &self,
+        pushes: tokio::sync::mpsc::UnboundedSender<Push>,
+    ) -> Result<E::Connection, Failure> {
+        let limit = Instant::now() + BACKOFF.1;
+        let connection = timeout_at(limit, self.engine.connect(pushes)).await;
+        connection.unwrap_or_else(|_| Err(Failure::Disconnected("no answer".to_owned())))
+    }
+
+    fn tell(&self, news: News) {
+        self.listener.take(news);
+    }
+
+    /// Does what there is to do on a connection.
+    async fn serve(
+        &mut self,
+        connection: &E::Connection,
+        mut pushes: UnboundedReceiver<Push>,
+    ) -> End {
+        let mut requests = Requests::new();
+        let mut under_way = 0;
+        self.attend_anew(connection, &mut requests);
+        self.begin_again(connection, &mut requests);
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut attend = interval_at(Instant::now() + ATTEND, ATTEND);
+        attend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard, mut received) = (Instant::now(), Vec::new());
+        self.tell(News::State(State::Connected));
+        loop {
+            self.look_at_changes(connection, &mut requests);
+            self.read_deferred(connection, &mut requests);
+            self.read_deferred_members(connection, &mut requests);
+            while under_way < UNDER_WAY
+                && let Some(batch) = self.next_batch()
+            {
+                under_way += 1;
+                requests.push(publish(connection, batch));
+            }
+            if self.handle.is_over() {
+                return End::Closed;
+            }
+            self.put_members(connection, &mut requests);
+            // Pushes first: those that came before an answer are here before it.
+            tokio::select! {
+                biased;
+                count = pushes.recv_many(&mut received, IN_A_ROW) => {
+                    let mut is_lost = count == 0;
+                    for push in received.drain(..) {
+                        match push {
+                            Push::Lost => is_lost = true,
+                            Push::Beat => heard = Instant::now(),
+                            Push::Garbage => self.tell(News::Garbage),
+                            Push::Ended(channel) => self.ended(channel, connection, &mut requests),
+                            Push::Entry(Channel::Presence(topic), id, changes) => {
+                                self.pushed_members(&topic, id, &changes, connection, &mut requests);
+                            }
+                            Push::Entry(channel, id, entry) => {
+                                self.pushed(channel, wire::place(id, entry), connection, &mut requests);
+                            }
+                        }
+                    }
+                    if is_lost {
+                        return End::Lost("the connection was closed".to_owned());
+                    }
+                }
+                Some(done) = requests.next() => {
+                    if let Done::Published(..) = done {
+                        under_way -= 1;
+                    }
+                    if let Err(reason) = self.done(done, connection, &mut requests) {
+                        return End::Lost(reason);
+                    }
+                }
+                () = self.handle.wake.notified() => {}
+                due = beat.tick() => {
+                    // A node that was held up has not listened meanwhile: that is not silence.
+                    heard = (heard + due.elapsed()).min(Instant::now());
+                    if heard.elapsed() > SILENCE {
+                        return End::Lost(format!("no heart beat for {} seconds", SILENCE.as_secs()));
+                    }
+                    requests.push(beat_once(connection));
+                }
+                _ = attend.tick(), if self.presence.is_some() => {
+                    self.attend(connection, &mut requests, None);
+                }
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Option<Batch> {
+        self.handle.desk.lock().outbox.next(wire::now())
+    }
+
+    /// Tries again what was under way on another connection, and follows what it followed.
+    fn begin_again<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
+        self.handle.desk.lock().outbox.all_again();
+        self.deferred.clear();
+        let is_publish = |what: &Hindered| matches!(what, Hindered::Publish(_));
+        self.hindrance.since.retain(|what, _| is_publish(what));
+        let is_left =
+            |_: &Channel, followed: &mut Followed| matches!(followed.stage, Stage::Leaving);
+        let left: Vec<_> = self.followed.extract_if(is_left).collect();
+        for (channel, followed) in &mut self.followed {
+            followed.stage = Stage::Subscribing;
+            followed.has_ended = false;
+            requests.push(subscribe(connection, channel.clone()));
+        }
+        for (channel, _) in left {
+            // Somebody may have come back meanwhile.
+            self.follow_or_leave(channel, connection, requests);
+        }
+    }
+
+    fn look_at_changes<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
+        let changed = std::mem::take(&mut self.handle.desk.lock().changed);
+        for channel in changed {
+            self.follow_or_leave(channel, connection, requests);
+        }
+    }
+
+    fn follow_or_leave<'a>(
+        &mut self,
+        channel: Channel,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        let Some(wish) = self.listener.wants(&channel) else {
+            return self.leave(channel, connection, requests);
+        };
+        let Some(followed) = self.followed.get_mut(&channel) else {
+            return self.follow(channel, wish, connection, requests);
+        };
+        let (is_new, is_ready) = (followed.visit != wish.visit, followed.is_ready);
+        match followed.stage {
+            Stage::Subscribing if is_new => self.begin_visit(&channel, wish),
+            Stage::Following if is_new => {
+                self.begin_visit(&channel, wish);
+                self.read_on(channel, connection, requests);
+            }
+            Stage::Following if is_ready => {
+                let number = wish.visit;
+                self.tell(News::Ready(Visit { channel, number }));
+            }
+            // That comes to an end first.
+            Stage::Leaving | Stage::Following | Stage::Subscribing => {}
+        }
+    }
+
+    fn follow<'a>(
+        &mut self,
+        channel: Channel,
+        wish: Wish,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        self.turns += 1;
+        let followed = Followed {
+            stage: Stage::Subscribing,
+            position: Position::new(wish.past),
+            is_ready: false,
+            is_unreadable: false,
+            has_ended: false,
+            turn: self.turns,
+            visit: wish.visit,
+        };
+        self.followed.insert(channel.clone(), followed);
+        requests.push(subscribe(connection, channel));
+    }
+
+    /// The hub's subscribers have gone and others have come, before the node left the channel.
+    fn begin_visit(&mut self, channel: &Channel, wish: Wish) {
+        self.turns += 1;
+        if let Some(followed) = self.followed.get_mut(channel) {
+            if !matches!(channel, Channel::Presence(_)) {
+                // The answer to an earlier read is not one for this visit.
+                followed.turn = self.turns;
+            }
+            followed.position = Position::new(wish.past);
+            followed.is_ready = false;
+            followed.visit = wish.visit;
+        }
+    }
+
+    /// Reads a channel's log from where the node is, or from its end if that is nowhere.
+    fn read_on<'a>(
+        &mut self,
+        channel: Channel,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        if let Channel::Presence(topic) = &channel {
+            return self.read_members(topic, connection, requests);
+        }
+        self.turns += 1;
+        if let Some(followed) = self.followed.get_mut(&channel) {
+            // What has the log read already, must not get the answer to a later read.
+            followed.turn = self.turns;
+            let read = followed.position.subscribed();
+            let place = (channel, followed.turn);
+            self.read(place, read, connection, requests);
+        }
+    }
+
+    fn leave<'a>(
+        &mut self,
+        channel: Channel,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        if let Some(followed) = self.followed.get_mut(&channel)
+            && matches!(followed.stage, Stage::Following)
+        {
+            followed.stage = Stage::Leaving;
+            requests.push(unsubscribe(connection, channel.clone()));
+        }
+        self.tell(News::Unwanted(channel));
+    }
+
+    /// Subscribes again to what the broker does not push any more.
+    fn ended<'a>(
+        &mut self,
+        channel: Channel,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        let Some(followed) = self.followed.get_mut(&channel) else {
+            return;
+        };
+        match followed.stage {
+            Stage::Following => {
+                followed.stage = Stage::Subscribing;
+                requests.push(subscribe(connection, channel));
+            }
+            // The answer may be from before.
+            Stage::Subscribing => followed.has_ended = true,
+            Stage::Leaving => {}
+        }
+    }
+
+    fn pushed<'a>(
+        &mut self,
+        channel: Channel,
+        placed: Placed<Vec<u8>>,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        let Some(followed) = self.followed.get_mut(&channel) else {
+            return;
+        };
+        let listener = &self.listener;
+        let read = if listener.is_full() {
+            followed.position.skip()
+        } else {
+            let visit = followed.visit_of(&channel);
+            let mut output = |output| listener.take(news(visit.clone(), output));
+            followed.position.push(placed, &mut output)
+        };
+        if let Some(read) = read {
+            let place = (channel, followed.turn);
+            self.read(place, read, connection, requests);
+        }
+    }
+
+    /// Reads a log, or does so later, when the hub has room for it.
+    fn read<'a>(
+        &mut self,
+        place: Place,
+        read: Read,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        if self.listener.is_full() {
+            self.deferred.push((place, read));
+        } else {
+            requests.push(read_log(connection, place, read));
+        }
+    }
+
+    fn read_deferred<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
+        if !self.listener.is_full() {
+            let deferred = self.deferred.drain(..);
+            requests.extend(deferred.map(|(place, read)| read_log(connection, place, read)));
+        }
+    }
+
+    fn done<'a>(
+        &mut self,
+        done: Done,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) -> Result<(), String> {
+        match done {
+            Done::Published(channel, result) => {
+                return self.published(channel, result, requests);
+            }
+            Done::Subscribed(channel, Ok(())) => {
+                if let Some(followed) = self.followed.get_mut(&channel) {
+                    if std::mem::take(&mut followed.has_ended) {
+                        requests.push(subscribe(connection, channel));
+                        return Ok(());
+                    }
+                    followed.stage = Stage::Following;
+                }
+                self.follow_members(&channel);
+                self.read_on(channel.clone(), connection, requests);
+                self.follow_or_leave(channel, connection, requests);
+            }
+            Done::Unsubscribed(channel, Ok(())) => {
+                self.not_hindered(&Hindered::Read(channel.clone()));
+                self.followed.remove(&channel);
+                self.forget_members(&channel);
+                self.follow_or_leave(channel, connection, requests);
+            }
+            Done::Presence(answer) => {
+                return self.answered_members(answer, connection, requests);
+            }
+            Done::Read(place, Ok(answer)) => {
+                self.answered(place, answer, connection, requests);
+            }
+            Done::Beaten(Ok(())) => {}
+            Done::Later(done) => self.try_again(*done, connection, requests),
+            Done::Read(place, Err(Failure::NotNow(reason))) => {
+                self.hindered(Hindered::Read(place.0.clone()), &reason);
+                requests.push(after(
+                    LATER,
+                    Done::Read(place, Err(Failure::NotNow(reason))),
+                ));
+            }
+            Done::Read(place, Err(Failure::Refused(reason))) => {
+                self.unreadable(&place, &reason);
+                requests.push(after(
+                    MUCH_LATER,
+                    Done::Read(place, Err(Failure::Refused(reason))),
+                ));
+            }
+            Done::Subscribed(_, Err(ref failure))
+            | Done::Unsubscribed(_, Err(ref failure))
+            | Done::Read(_, Err(ref failure))
+            | Done::Beaten(Err(ref failure)) => match failure {
+                Failure::NotNow(_) => requests.push(after(LATER, done)),
+                Failure::Disconnected(reason) | Failure::Refused(reason) => {
+                    return Err(reason.clone());
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn published(
+        &mut self,
+        channel: Channel,
+        result: Result<(), Failure>,
+        requests: &mut Requests<'_>,
+    ) -> Result<(), String> {
+        match result {
+            Ok(()) => {
+                self.handle.desk.lock().outbox.done(&channel);
+                self.not_hindered(&Hindered::Publish(channel.clone()));
+            }
+            Err(Failure::Refused(reason)) => {
+                self.not_hindered(&Hindered::Publish(channel.clone()));
+                {
+                    let mut desk = self.handle.desk.lock();
+                    let lost = desk.outbox.done(&channel);
+                    desk.lose(lost);
+                }
+                self.tell(News::Unpublished(reason));
+            }
+            Err(failure @ Failure::NotNow(_)) => {
+                self.hindered(Hindered::Publish(channel.clone()), failure.reason());
+                requests.push(after(LATER, Done::Published(channel, Err(failure))));
+            }
+            Err(Failure::Disconnected(reason)) => return Err(reason),
+        }
+        Ok(())
+    }
+
+    /// The broker may do it in a moment; if not, it is told once.
+    fn hindered(&mut self, what: Hindered, reason: &str) {
+        let since = self.hindrance.since.entry(what);
+        let is_long = since.or_insert_with(Instant::now).elapsed() > HINDRANCE;
+        if is_long && !std::mem::replace(&mut self.hindrance.is_told, true) {
+            self.tell(News::Hindered(reason.to_owned()));
+        }
+    }
+
+    fn not_hindered(&mut self, what: &Hindered) {
+        self.hindrance.since.remove(what);
+        if self.hindrance.since.is_empty() && std::mem::take(&mut self.hindrance.is_told) {
+            self.tell(News::Unhindered);
+        }
+    }
+
+    /// It concerns that channel alone.
+    fn unreadable(&mut self, place: &Place, reason: &str) {
+        let followed = self.followed_at(place);
+        if followed.is_some_and(|followed| !std::mem::replace(&mut followed.is_unreadable, true)) {
+            self.tell(News::Unreadable(place.0.clone(), reason.to_owned()));
+        }
+    }
+
+    fn try_again<'a>(
+        &mut self,
+        done: Done,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        match done {
+            Done::Published(channel, _) => self.handle.desk.lock().outbox.again(&channel),
+            Done::Subscribed(channel, _) => requests.push(subscribe(connection, channel)),
+            Done::Unsubscribed(channel, _) => {
+                if let Some(followed) = self.followed.get_mut(&channel) {
+                    followed.stage = Stage::Following;
+                }
+                self.follow_or_leave(channel, connection, requests);
+            }
+            Done::Read(place, _) => {
+                if self.followed_at(&place).is_some() {
+                    self.read_on(place.0, connection, requests);
+                }
+            }
+            Done::Presence(answer) => self.members_again(answer, connection, requests),
+            Done::Beaten(_) | Done::Later(_) => {}
+        }
+    }
+
+    /// What is followed there, unless that was another time.
+    fn followed_at(&mut self, (channel, turn): &Place) -> Option<&mut Followed> {
+        let followed = self.followed.get_mut(channel);
+        followed.filter(|followed| followed.turn == *turn)
+    }
+
+    fn answered<'a>(
+        &mut self,
+        place: Place,
+        answer: Answer<Vec<u8>>,
+        connection: &'a E::Connection,
+        requests: &mut Requests<'a>,
+    ) {
+        let listener = self.listener.clone();
+        self.not_hindered(&Hindered::Read(place.0.clone()));
+        let Some(followed) = self.followed_at(&place) else {
+            return;
+        };
+        (followed.is_ready, followed.is_unreadable) = (true, false);
+        let visit = followed.visit_of(&place.0);
+        let mut output = |output| listener.take(news(visit.clone(), output));
+        let read = followed.position.answer(answer, &mut output);
+        if let Some(read) = read {
+            self.read(place, read, connection, requests);
+        }
+    }
+}
+
+fn news(visit: Visit, output: Output<Vec<u8>>) -> News {
+    match output {
+        Output::Past(entries) => News::Past(visit, entries),
+        Output::Entry(entry) => News::Entry(visit, entry),
+        Output::Gap(gap) => News::Gap(visit, gap),
+        Output::Stray => News::Garbage,
+    }
+}
+
+fn publish<C: Connection>(connection: &C, batch: Batch) -> LocalBoxFuture<'_, Done> {
+    Box::pin(async move {
+        let done = connection.publish(&batch).await;
+        Done::Published(batch.channel, done)
+    })
+}
+
+fn subscribe<C: Connection>(connection: &C, channel: Channel) -> LocalBoxFuture<'_, Done> {
+    Box::pin(async move {
+        let done = connection.subscribe(&channel).await;
+        Done::Subscribed(channel, done)
+    })
+}
+
+fn unsubscribe<C: Connection>(connection: &C, channel: Channel) -> LocalBoxFuture<'_, Done> {
+    Box::pin(async move {
+        let done = connection.unsubscribe(&channel).await;
+        Done::Unsubscribed(channel, done)
+    })
+}
+
+fn read_log<C: Connection>(connection: &C, place: Place, read: Read) -> LocalBoxFuture<'_, Done> {
+    Box::pin(async move {
+        let done = connection.read(&place.0, read).await;
+        Done::Read(place, done)
+    })
+}
+
+fn beat_once<C: Connection>(connection: &C) -> LocalBoxFuture<'_, Done> {
+    Box::pin(async move { Done::Beaten(connection.beat().await) })
+}
+
+fn after<'a>(time: Duration, done: Done) -> LocalBoxFuture<'a, Done> {
+    Box::pin(async move {
+        sleep(time).await;
+        Done::Later(Box::new(done))
+    })
+}
+
+/// The time between attempts to connect: longer and longer, and not the same for all nodes.
+struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Self { next: BACKOFF.0 }
+    }
+
+    async fn wait(&mut self, handle: &Handle, connected: Duration) {
+        if connected > BACKOFF.1 {
+            self.next = BACKOFF.0;
+        }
+        let until = Instant::now() + self.next.mul_f64(0.5 + 0.5 * random());
+        self.next = (self.next * 2).min(BACKOFF.1);
+        while !handle.is_over() {
+            // What is sent meanwhile wakes the node as well; there is nothing to be done for it.
+            if timeout_at(until, handle.wake.notified()).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// From 0 to 1.
+fn random() -> f64 {
+    let number = getrandom::u32().unwrap_or(u32::MAX / 2);
+    f64::from(number) / f64::from(u32::MAX)
+}

@@ -1,0 +1,505 @@
+//! The queue between a hub and one reader: deliveries put messages in, the reader takes them out.
+//!
+//! Nobody waits in here. A reader that finds nothing leaves word how it is to be woken, under the
+//! same lock under which it looked, so that no message comes unnoticed between the two.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Mutex, MutexGuard};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::Stream;
+use super::waiter::Waiter;
+use crate::core::backlog::OverflowPolicy;
+use crate::core::subscription::Address;
+use crate::delivery::handler::Kind;
+use crate::fork::Process;
+use crate::hub::PubSubHub;
+use crate::lock::lock;
+use crate::name;
+use crate::python::Held;
+use crate::report::{self, Loser, Lost};
+use crate::subscribe::{self, Options, Source};
+
+/// A spike's memory is given back when an empty queue holds more room than this.
+const KEPT_CAPACITY: usize = 1024;
+
+/// How far a reader is with its block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The block has not begun.
+    New,
+    /// It is subscribed, or about to be.
+    Open,
+    /// The subscription has ended; what is left in the queue is handed out.
+    Ended,
+    /// The block has ended.
+    Left,
+}
+
+/// How a subscription ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Somebody ended it: what is queued is not handed out any more.
+    Goodbye,
+    /// The hub closed, or cannot deliver any more: what is queued was delivered before that, and is
+    /// handed out.
+    CutOff,
+}
+
+/// A reader that waits, or was woken and has not come back yet. There is one at a time.
+pub type Ticket = u64;
+
+struct State {
+    phase: Phase,
+    queue: VecDeque<Held>,
+    address: Option<Address>,
+    /// How the reader is to be woken.
+    waiter: Option<Waiter>,
+    reader: Option<Ticket>,
+    last_ticket: Ticket,
+    /// Messages lost since the queue was last empty.
+    burst: u32,
+    /// Messages lost so far.
+    dropped: u64,
+}
+
+/// What a reader finds.
+pub enum Found {
+    /// The next message.
+    Message(Held),
+    /// Nothing yet.
+    Nothing,
+    /// There will be no more.
+    End,
+}
+
+/// What became of a message.
+enum Entered {
+    Taken,
+    /// It, or an older one in its place, was lost: the n-th of a burst.
+    Lost(u32),
+    /// There was no room, and the hub unsubscribes who does not keep up.
+    CutOff(u32, VecDeque<Held>),
+}
+
+/// The queue of one reader, who is subscribed for the length of a block.
+pub struct Inbox {
+    hub: Py<PubSubHub>,
+    /// The session that reads.
+    pub session_id: Py<PyString>,
+    /// The topic, or everything that is sent to all.
+    pub topic: Option<Py<PyString>>,
+    options: Options,
+    limit: usize,
+    process: Process,
+    state: Mutex<State>,
+}
+
+impl Inbox {
+    /// An inbox that is not subscribed yet; the arguments are checked here.
+    pub fn new(
+        hub: &Bound<'_, PubSubHub>,
+        session_id: &Bound<'_, PyString>,
+        topic: Option<&Bound<'_, PyAny>>,
+        options: Options,
+    ) -> PyResult<Self> {
+        let topic = name::optional_string(topic, "topic")?;
+        let limit = hub.get().change(hub.py(), |router, _| router.limit());
+        Ok(Self {
+            hub: hub.clone().unbind(),
+            session_id: session_id.clone().unbind(),
+            topic: topic.map(|topic| topic.clone().unbind()),
+            options,
+            limit: limit as usize,
+            process: Process::this(),
+            state: Mutex::new(State {
+                phase: Phase::New,
+                queue: VecDeque::new(),
+                address: None,
+                waiter: None,
+                reader: None,
+                last_ticket: 0,
+                burst: 0,
+                dropped: 0,
+            }),
+        })
+    }
+
+    fn state(&self, py: Python<'_>) -> MutexGuard<'_, State> {
+        if !self.process.is_this() {
+            self.begin_anew(py);
+        }
+        lock(py, &self.state)
+    }
+
+    /// Makes a child process's copy its own: what is queued is for the parent's reader, who may be
+    /// waiting there.
+    #[cold]
+    fn begin_anew(&self, py: Python<'_>) {
+        self.process.becomes_this();
+        let left = {
+            let mut state = lock(py, &self.state);
+            (state.reader, state.burst) = (None, 0);
+            (std::mem::take(&mut state.queue), state.waiter.take())
+        };
+        drop(left);
+    }
+
+    // ---- the block ----------------------------------------------------------------------------
+
+    /// Begins to be subscribed; `owner` is the object that it belongs to.
+    pub fn enter(&self, owner: &Bound<'_, PyAny>, kind: Kind) -> PyResult<()> {
+        let py = owner.py();
+        let is_new = {
+            let mut state = self.state(py);
+            let is_new = state.phase == Phase::New;
+            if is_new {
+                state.phase = Phase::Open;
+            }
+            is_new
+        };
+        if !is_new {
+            let kind = owner.get_type().name()?;
+            return Err(PyRuntimeError::new_err(format!(
+                "a {kind} is entered once: make another one"
+            )));
+        }
+        let (hub, topic) = (self.hub.bind(py), self.topic.as_ref());
+        let source = topic.map_or(Source::Everything, |topic| Source::Topic(topic.bind(py)));
+        let session_id = self.session_id.bind(py);
+        let subscribed =
+            subscribe::subscribe_as(hub, session_id, source, owner, kind, &self.options);
+        let ended = {
+            let mut state = self.state(py);
+            state.address = subscribed.as_ref().ok().copied();
+            if subscribed.is_err() {
+                state.phase = Phase::New;
+            }
+            state.phase != Phase::Open
+        };
+        // It may have ended before anybody knew its address.
+        if ended && let Ok(address) = &subscribed {
+            hub.get().cancel(py, *address);
+        }
+        subscribed.map(drop)
+    }
+
+    /// Ends the subscription, and lets go of what is queued.
+    pub fn leave(&self, py: Python<'_>) {
+        let (left, waiter) = {
+            let mut state = self.state(py);
+            if matches!(state.phase, Phase::New | Phase::Left) {
+                return;
+            }
+            state.phase = Phase::Left;
+            (
+                (self.empty(&mut state), state.address.take()),
+                state.waiter.take(),
+            )
+        };
+        if let Some(address) = left.1 {
+            self.hub.get().cancel(py, address);
+        }
+        drop(left);
+        wake(py, waiter);
+    }
+
+    /// Enters that the subscription has ended.
+    pub fn end(&self, py: Python<'_>, how: End) {
+        let (left, waiter) = {
+            let mut state = self.state(py);
+            if state.phase != Phase::Open {
+                return;
+            }
+            state.phase = Phase::Ended;
+            let left = (how == End::Goodbye).then(|| self.empty(&mut state));
+            (left, state.waiter.take())
+        };
+        drop(left);
+        wake(py, waiter);
+    }
+
+    /// Takes everything out of the queue, to be dropped without the lock.
+    fn empty(&self, state: &mut State) -> VecDeque<Held> {
+        state.burst = 0;
+        let left = std::mem::take(&mut state.queue);
+        self.hub.get().counters.subtract_unread(left.len());
+        left
+    }
+
+    // ---- messages come ------------------------------------------------------------------------
+
+    /// Takes a message, and wakes the reader. Fails only with what is meant for the process, or if
+    /// the reader's loop does not work.
+    pub fn put(&self, owner: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = owner.py();
+        let message = Held::new(message);
+        let (entered, given_way, waiter) = {
+            let mut state = self.state(py);
+            if state.phase != Phase::Open {
+                return Ok(());
+            }
+            let (entered, given_way) = self.push(&mut state, message);
+            (entered, given_way, state.waiter.take())
+        };
+        drop(given_way);
+        match entered {
+            Entered::Taken => {}
+            Entered::Lost(count) => self.report(owner, &Lost::Message(count)),
+            Entered::CutOff(count, left) => {
+                drop(left);
+                self.cancel(py);
+                self.report(owner, &Lost::Subscription(count));
+            }
+        }
+        if let Some(waiter) = waiter
+            && !waiter.wake(py)?
+        {
+            self.lose_reader(py);
+        }
+        Ok(())
+    }
+
+    /// The second value is the message that was lost, to be dropped without the lock.
+    fn push(&self, state: &mut State, message: Held) -> (Entered, Option<Held>) {
+        let (hub, queue) = (self.hub.get(), &mut state.queue);
+        if queue.len() < self.limit {
+            queue.push_back(message);
+            hub.counters.add_unread();
+            return (Entered::Taken, None);
+        }
+        let lost = match hub.overflow() {
+            OverflowPolicy::DropNewest => Some(message),
+            OverflowPolicy::DropOldest => {
+                queue.push_back(message);
+                queue.pop_front()
+            }
+            OverflowPolicy::Unsubscribe => {
+                state.phase = Phase::Ended;
+                let left = self.empty(state);
+                let count = left.len() + 1;
+                state.dropped += count as u64;
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                return (Entered::CutOff(count, left), Some(message));
+            }
+        };
+        state.dropped += 1;
+        state.burst = state.burst.saturating_add(1);
+        (Entered::Lost(state.burst), lost)
+    }
+
+    /// Ends the subscription of a reader whose event loop is closed: nobody will come.
+    #[cold]
+    fn lose_reader(&self, py: Python<'_>) {
+        let left = {
+            let mut state = self.state(py);
+            if state.phase == Phase::Open {
+                state.phase = Phase::Ended;
+            }
+            self.empty(&mut state)
+        };
+        let hub = self.hub.bind(py);
+        hub.get().counters.add_dropped(left.len());
+        self.cancel(py);
+        report::undeliverable(
+            hub,
+            left.len(),
+            "the event loop of a stream's reader is closed",
+        );
+        drop(left);
+    }
+
+    fn cancel(&self, py: Python<'_>) {
+        let address = self.state(py).address;
+        if let Some(address) = address {
+            self.hub.get().cancel(py, address);
+        }
+    }
+
+    #[cold]
+    fn report(&self, owner: &Bound<'_, PyAny>, lost: &Lost) {
+        let py = owner.py();
+        let loser = Loser {
+            handler: owner.clone(),
+            session_id: self.session_id.bind(py).clone(),
+            topic: self.topic.as_ref().map(|topic| topic.clone_ref(py)),
+        };
+        report::lost(self.hub.bind(py), loser, lost);
+    }
+
+    // ---- the reader comes ---------------------------------------------------------------------
+
+    /// Takes the next message, for the reader that waited with `ticket` or for one that did not wait.
+    pub fn take(&self, owner: &Bound<'_, PyAny>, ticket: Option<Ticket>) -> PyResult<Found> {
+        let py = owner.py();
+        let (found, burst, waiter) = {
+            let mut state = self.state(py);
+            let found = self.find(&mut state, ticket);
+            let waiter = found.is_ok().then(|| state.waiter.take());
+            (found, state.caught_up(), waiter)
+        };
+        drop(waiter);
+        if let Some(count) = burst {
+            self.report(owner, &Lost::Burst(count));
+        }
+        found.map_err(|why| why.error(owner))
+    }
+
+    fn find(&self, state: &mut State, ticket: Option<Ticket>) -> Result<Found, Why> {
+        if state.reader.is_some() && state.reader != ticket {
+            return Err(Why::Taken);
+        }
+        state.reader = None;
+        match (state.queue.pop_front(), state.phase) {
+            (Some(message), _) => {
+                self.hub.get().counters.subtract_unread(1);
+                Ok(Found::Message(message))
+            }
+            (None, Phase::Open) => Ok(Found::Nothing),
+            // A loop that was begun inside of the block may be at its message when that ends.
+            (None, Phase::Ended | Phase::Left) => Ok(Found::End),
+            (None, Phase::New) => Err(Why::Outside),
+        }
+    }
+
+    /// An error where a loop is begun outside of the block.
+    pub fn check_inside(&self, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+        let phase = self.state(owner.py()).phase;
+        match phase {
+            Phase::Open | Phase::Ended => Ok(()),
+            Phase::New | Phase::Left => Err(Why::Outside.error(owner)),
+        }
+    }
+
+    /// Leaves word how the reader is to be woken, unless there is a reason not to wait.
+    pub fn wait(&self, py: Python<'_>, waiter: Waiter) -> Option<Ticket> {
+        let waiter = {
+            let mut state = self.state(py);
+            if state.phase == Phase::Open && state.queue.is_empty() && state.reader.is_none() {
+                state.last_ticket += 1;
+                state.reader = Some(state.last_ticket);
+                state.waiter = Some(waiter);
+                return state.reader;
+            }
+            waiter
+        };
+        drop(waiter);
+        None
+    }
+
+    /// Enters that a reader waits no more.
+    pub fn give_up(&self, py: Python<'_>, ticket: Ticket) {
+        let waiter = {
+            let mut state = self.state(py);
+            if state.reader != Some(ticket) {
+                return;
+            }
+            state.reader = None;
+            state.waiter.take()
+        };
+        drop(waiter);
+    }
+
+    /// Messages lost so far.
+    pub fn dropped(&self, py: Python<'_>) -> u64 {
+        self.state(py).dropped
+    }
+
+    /// "session 'ann' on topic 'news'".
+    pub fn place(&self, py: Python<'_>) -> String {
+        report::place(self.session_id.bind(py), self.topic.as_ref())
+    }
+
+    // ---- the garbage collector ----------------------------------------------------------------
+
+    /// Shows the garbage collector what it holds.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.hub)?;
+        visit.call(&self.options.client)?;
+        let Some(state) = self.state.try_lock() else {
+            return Ok(());
+        };
+        state
+            .queue
+            .iter()
+            .try_for_each(|message| visit.call(&**message))?;
+        state
+            .waiter
+            .as_ref()
+            .map_or(Ok(()), |waiter| waiter.traverse(visit))
+    }
+
+    /// Lets go of what the garbage collector may have found in a cycle.
+    pub fn clear(&self) {
+        let left = self.state.try_lock().map(|mut state| {
+            let left = self.forget(&mut state);
+            (left, state.waiter.take())
+        });
+        drop(left);
+    }
+
+    fn forget(&self, state: &mut State) -> VecDeque<Held> {
+        if self.process.is_this() {
+            self.empty(state)
+        } else {
+            std::mem::take(&mut state.queue)
+        }
+    }
+}
+
+impl State {
+    /// Ends a burst of losses if the queue is empty again; returns its size.
+    fn caught_up(&mut self) -> Option<u32> {
+        if !self.queue.is_empty() {
+            return None;
+        }
+        if self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        (self.burst > 0).then(|| std::mem::take(&mut self.burst))
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        if self.process.is_this() {
+            let left = self.state.get_mut().queue.len();
+            self.hub.get().counters.subtract_unread(left);
+        }
+    }
+}
+
+/// Wakes a reader where nobody can be told that it cannot be woken.
+fn wake(py: Python<'_>, waiter: Option<Waiter>) {
+    if let Some(waiter) = waiter {
+        let woken = waiter.wake(py).map(drop);
+        report::contained(py, woken, None);
+    }
+}
+
+/// Why a reader gets nothing.
+enum Why {
+    /// Another one waits.
+    Taken,
+    /// The block has not begun, or has ended.
+    Outside,
+}
+
+impl Why {
+    #[cold]
+    fn error(&self, owner: &Bound<'_, PyAny>) -> PyErr {
+        if let Self::Taken = self {
+            return PyRuntimeError::new_err("another reader waits for the next message already");
+        }
+        let block = if owner.is_exact_instance_of::<Stream>() {
+            "a Stream is read inside of `async with`"
+        } else {
+            "a Listener is read inside of `with`"
+        };
+        PyRuntimeError::new_err(format!("{block}, which begins and ends its subscription"))
+    }
+}
