@@ -7,6 +7,10 @@ PYTEST_ARGS ?=
 # How long and with which seed: make soak SECONDS=600 SEED=7, make fuzz SECONDS=300
 SECONDS ?=
 SEED ?=
+# What is fuzzed: make fuzz TARGET=codec, make fuzz TARGET=link
+TARGET ?=
+# The page of the documentation that gets the figures: make soak PAGE=docs/reliability.md
+PAGE ?=
 # Handed on to the benchmark: make bench BENCH_ARGS="--names 'inline *'"
 BENCH_ARGS ?=
 
@@ -29,7 +33,7 @@ export PYTHONUTF8 := 1
 SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml README.md LICENSE \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed')
 
-.PHONY: help chat test loom soak fuzz devmode parallel memcheck bench bench-short lint clean
+.PHONY: help chat test loom soak fuzz devmode parallel memcheck bench bench-short scale lint clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -40,12 +44,16 @@ chat: $(VENV)/.wheel ## Build, and chat with yourself in two browser windows
 test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build, provide what the tests need, and run them all
 	@tools/provide 'command -v chromium || command -v chromium-browser || command -v google-chrome' \
 	  chromium 'Chromium (`chromium` on the PATH); without it the browser tests are skipped' || true
+	@tools/provide 'command -v redis-server || command -v valkey-server' \
+	  redis-server 'Redis (`redis-server` on the PATH); without it the tests of linked hubs are skipped' || true
 	@if tools/provide '$(BIN)/python tools/libpython.py' libpython$(call VERSION,$(BIN)/python)-dev \
 	  'the libpython of $(PYTHON); without it the tests of the Rust core are skipped'; then \
 	  LD_LIBRARY_PATH=$$($(BIN)/python tools/libpython.py) cargo test --quiet; \
 	  $(MAKE) --no-print-directory loom; \
 	else test "$${PAGEBUS_NO_SKIP:-}" != 1; fi
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(or $(PYTEST_ARGS),--ignore=tests/link)
+	@# They wait for servers more than they work.
+	$(if $(PYTEST_ARGS),,$(BIN)/python -m pytest -n 4 tests/link)
 
 loom: $(VENV)/.made ## Try every interleaving of small models of the core
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
@@ -55,21 +63,21 @@ soak: $(VENV)/.wheel ## Put hubs under load for as long as you like: SECONDS=600
 	@PYTHONPATH=tests $(BIN)/python -m soak \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(PAGE),--page $(PAGE))
 
-fuzz: $(VENV)/.wheel $(VENV)/.fuzzers ## Look for calls that the API does not stand: SECONDS=300
-	@PYTHONPATH=tests $(BIN)/python -m fuzz \
+fuzz: $(VENV)/.wheel $(VENV)/.fuzzers ## Look for calls that the API does not stand: SECONDS=300, TARGET=codec or link
+	@PYTHONPATH=tests:tests/link $(BIN)/python -m fuzz $(if $(TARGET),--target $(TARGET)) \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 # What runs in processes of its own gains nothing from these: programs, browsers, examples. Nor does Flet's hub.
 OWN_TESTS = --ignore=tests/flet --ignore=tests/test_docs.py --ignore=tests/test_console_chat.py \
-	--ignore=tests/test_same_as_flet.py
+	--ignore=tests/test_same_as_flet.py --ignore=tests/link
 
 devmode: $(VENV)/.wheel ## Run the tests with every check that Python and asyncio have
-	PYTHONMALLOC=debug PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest \
-	  --ignore=tests/flet -m "not not_in_devmode" $(PYTEST_ARGS)
+	PAGEBUS_PATIENCE=4 PYTHONMALLOC=debug PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest \
+	  --timeout=480 --ignore=tests/flet -m "not not_in_devmode" $(PYTEST_ARGS)
 
 parallel: $(VENV)/.wheel $(VENV)/.parallel ## Run each test in four threads at once
-	PAGEBUS_PATIENCE=4 $(BIN)/python -m pytest --parallel-threads=4 $(OWN_TESTS) \
-	  -m "not thread_unsafe and not heavy" $(PYTEST_ARGS)
+	PAGEBUS_PATIENCE=4 $(BIN)/python -m pytest --parallel-threads=4 --timeout=240 $(OWN_TESTS) \
+	  -m "not heavy" $(PYTEST_ARGS)
 
 # CPython before 3.12 itself uses what it has not initialised (the digit of an int that is zero), and
 # everything that comes of it would be reported.
@@ -83,7 +91,14 @@ memcheck: $(ENVS)/memcheck/.wheel ## Look for wrong uses of memory with valgrind
 bench: $(VENV)/.wheel $(VENV)/.benchers ## Measure what messages cost, and write docs/benchmarks.md
 	@tools/provide 'command -v valgrind' valgrind \
 	  'Valgrind (`valgrind` on the PATH), which counts instructions'
+	@tools/provide 'command -v redis-server || command -v valkey-server' \
+	  redis-server 'Redis (`redis-server` on the PATH), which links hubs'
 	@$(BIN)/python -m benches $(BENCH_ARGS)
+
+scale: $(VENV)/.wheel $(VENV)/.benchers ## Measure what many linked hubs cost, and write docs/scale.md
+	@tools/provide 'command -v redis-server || command -v valkey-server' \
+	  redis-server 'Redis (`redis-server` on the PATH), which links hubs'
+	@$(BIN)/python -m benches.scale
 
 bench-short: $(VENV)/.wheel $(VENV)/.benchers ## Measure some of it in a minute, to look at only
 	@$(BIN)/python -m benches --short $(BENCH_ARGS)
@@ -99,6 +114,7 @@ lint: $(VENV)/.wheel $(VENV)/.linters $(VENV)/.benchers ## Check formatting, lin
 	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest pagebus
 	$(BIN)/python -m benches --check
+	$(BIN)/python -m benches.scale --check
 
 clean: ## Remove everything that was built or installed here
 	rm -rf $(VENV) $(ENVS) dist target

@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
+use _core::core::fanout::Audience;
 use _core::core::registry::Scope;
 use _core::core::router::Router;
 use _core::core::subscription::Listener;
@@ -80,8 +81,13 @@ fn router() -> Tested {
 fn publish(router: &mut Tested, topic: Option<&[u8]>, except: Option<&[u8]>) -> (usize, usize) {
     let mut trash = Trash::default();
     let before = ALLOCATIONS.get();
-    let published = router.publish(topic, except, || 0, &mut trash);
-    (ALLOCATIONS.get() - before, published.wake.len())
+    let wake = router.publish(
+        topic,
+        except.map_or(Audience::Everyone, Audience::Others),
+        || 0,
+        &mut trash,
+    );
+    (ALLOCATIONS.get() - before, wake.len())
 }
 
 fn reaches_nobody(topic: Option<&[u8]>, except: Option<&[u8]>) {

@@ -1,10 +1,12 @@
 """The ways in which a hub delivers, and what a test needs to subscribe, wait and settle in each."""
 
 import asyncio
+import gc
 import itertools
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -326,6 +328,12 @@ class Bus:
     ) -> Subscription:
         return self.run(lambda: self.hub.subscribe_topic(session_id, topic, handler, **options))
 
+    def subscribe_presence(
+        self, session_id: str, topic: str, body: Callable[..., Any]
+    ) -> Subscription:
+        handler = self.handler(body)
+        return self.run(lambda: self.hub.subscribe_presence(session_id, topic, handler))
+
     # ---- how a test waits ------------------------------------------------------------------
 
     def settle(self) -> None:
@@ -376,6 +384,37 @@ def numbers(hub: PubSubHub) -> dict[str, int]:
     """Everything that the hub counts."""
     stats = hub.stats()
     return {name: getattr(stats, name) for name in COUNTS + SIZES}
+
+
+def collect_garbage() -> None:
+    """Collect all garbage on this thread, which leaves none that another thread is collecting."""
+    own, collected = threading.get_ident(), list[int]()
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop" and info["generation"] == 2 and threading.get_ident() == own:
+            collected.append(info["collected"])
+
+    gc.callbacks.append(note)
+    try:
+        # While another thread collects, this does nothing.
+        while not collected:
+            gc.collect()
+    finally:
+        gc.callbacks.remove(note)
+
+
+def alive(references: Iterable["weakref.ref[Any]"], expected: int) -> int:
+    """How many of these are alive, once that many are, or after a while.
+
+    ``asyncio.run`` on another thread holds the tasks of all loops for a moment.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        collect_garbage()
+        count = sum(reference() is not None for reference in references)
+        if count == expected or time.monotonic() > deadline:
+            return count
+        time.sleep(0.01)
 
 
 def inversions(messages: list[Any]) -> int:

@@ -1,6 +1,7 @@
 //! The router against a naive model in everything that it does: lanes that are walked, workers,
-//! busy handlers, losses under every policy, subscriptions that come and go at any moment, a hub that
-//! is closed, and one that goes on in a child process.
+//! busy handlers, losses under every policy, subscriptions that come and go at any moment, messages
+//! that are kept for those who come later, those who watch who is there, a hub that is closed, and
+//! one that goes on in a child process.
 //!
 //! Each case is a random sequence of the steps that senders, deliverers, handlers and sessions
 //! make, in any order in which threads could make them. After each step the router must have done
@@ -11,18 +12,29 @@
     reason = "a model that is at odds with itself fails its test"
 )]
 
+#[path = "machine/history.rs"]
+mod history;
 #[path = "machine/hub.rs"]
 mod hub;
+#[path = "machine/locked.rs"]
+mod locked;
 #[path = "machine/model.rs"]
 mod model;
+#[path = "machine/presence.rs"]
+mod presence;
 
 use _core::core::backlog::OverflowPolicy::{self, DropNewest, DropOldest, Unsubscribe};
+use _core::core::fanout::Audience::{self, Everyone, Only, Others};
 use proptest::prelude::*;
 
 use hub::Hub;
 
 /// Messages that may wait, for each subscription.
 const LIMIT: u32 = 2;
+/// Messages that are kept, of all topics.
+const KEPT: usize = 5;
+/// Who watches a topic is on one of their own, so much further.
+const WATCH: u8 = 10;
 /// Workers of the lane that is an executor's.
 const WORKERS: usize = 2;
 /// The lanes: an executor's, a loop's, a sender's, and that of a loop that was found running.
@@ -39,6 +51,18 @@ enum Step {
         topic: u8,
         lane: u32,
         overlaps: bool,
+        /// How many earlier messages it gets first.
+        replay: usize,
+    },
+    /// Subscribes to the coming and going on a topic.
+    Watch {
+        session: u8,
+        topic: u8,
+        lane: u32,
+    },
+    /// A session says something of itself.
+    Identify {
+        session: u8,
     },
     Unsubscribe {
         session: u8,
@@ -46,6 +70,9 @@ enum Step {
     },
     UnsubscribeAll {
         session: u8,
+        /// No more than so many, of those who came before that place in the hub's sequence.
+        most: usize,
+        before: u64,
     },
     Cancel {
         nth: usize,
@@ -55,9 +82,18 @@ enum Step {
     },
     Publish {
         topic: u8,
-        except: Option<u8>,
+        audience: Audience<u8>,
     },
-    /// A deliverer calls so many handlers; every bit of `goes_on` is one that goes on elsewhere.
+    /// So many messages of a topic are kept.
+    Keep {
+        topic: u8,
+        messages: usize,
+    },
+    /// So many messages are kept of every topic of which nothing else was said.
+    KeepAll {
+        messages: usize,
+    },
+    /// A deliverer takes a message if it has none, and calls so many handlers; every bit of `goes_on` is one that goes on elsewhere.
     Walk {
         lane: u32,
         calls: usize,
@@ -73,6 +109,10 @@ enum Step {
     Finish {
         nth: usize,
         looks_first: bool,
+    },
+    /// A handler that went on never comes to an end.
+    Forsake {
+        nth: usize,
     },
     /// A worker makes a call from the log.
     Log {
@@ -116,32 +156,49 @@ enum Step {
 /// A step of a random kind. A table of numbers, because a choice between strategies costs more
 /// than everything else here.
 fn step() -> impl Strategy<Value = Step> {
-    (0..93u8, 0..3u8, 0..4u8, any::<u8>()).prop_map(|(kind, a, b, c)| {
+    (0..106u8, 0..3u8, 0..4u8, any::<u8>()).prop_map(|(kind, a, b, c)| {
         let (session, worker) = (a, usize::from(b) % WORKERS);
         let (walked, looped) = ([LOOP, INLINE, TRANSIENT], [LOOP, TRANSIENT]);
+        let lane = [POOL, POOL, LOOP, INLINE, TRANSIENT][usize::from(c / 3) % 5];
         match kind {
             0..8 => Step::Subscribe {
                 session,
                 topic: c % 3,
-                lane: [POOL, POOL, LOOP, INLINE, TRANSIENT][usize::from(c / 3) % 5],
+                lane,
                 overlaps: b == 3,
+                replay: usize::from(c / 15 % 8).saturating_sub(4),
             },
+            94..98 => Step::Watch {
+                session,
+                topic: 1 + c % 2,
+                lane,
+            },
+            98..100 => Step::Identify { session },
+            100..104 => Step::Keep {
+                topic: a,
+                messages: b.into(),
+            },
+            104..106 => Step::KeepAll { messages: b.into() },
             8 => Step::Unsubscribe {
                 session,
                 topic: c % 3,
             },
-            9 => Step::UnsubscribeAll { session },
+            9 => Step::UnsubscribeAll {
+                session,
+                most: [usize::MAX, 1, 2, 3][usize::from(b)],
+                before: if c % 2 == 0 { u64::MAX } else { c.into() },
+            },
             10..12 => Step::Cancel { nth: c.into() },
             12 => Step::CutOff {
                 lane: looped[usize::from(c % 2)],
             },
             13..33 => Step::Publish {
                 topic: a,
-                except: (b == 3).then_some(c % 3),
+                audience: [Everyone, Everyone, Only(c % 3), Others(c % 3)][usize::from(b)],
             },
             33..45 => Step::Walk {
                 lane: walked[usize::from(a)],
-                calls: 1 + usize::from(b),
+                calls: b.into(),
                 goes_on: c,
             },
             45..47 => Step::Interrupt,
@@ -168,6 +225,7 @@ fn step() -> impl Strategy<Value = Step> {
             89 => Step::Lose { worker },
             90 if c % 4 == 0 => Step::Close,
             91 if c % 4 == 0 => Step::Renew,
+            93 => Step::Forsake { nth: c.into() },
             _ => Step::GiveUp,
         }
     })
@@ -218,13 +276,14 @@ fn log(begins: bool) -> Step {
 fn what_waited_for_an_awaitable_goes_before_a_full_queue_whose_oldest_stays_lost() {
     let publish = || Step::Publish {
         topic: 1,
-        except: None,
+        audience: Everyone,
     };
     let subscribe = Step::Subscribe {
         session: 0,
         topic: 1,
         lane: POOL,
         overlaps: false,
+        replay: 0,
     };
     let returns = Step::Return {
         worker: 0,

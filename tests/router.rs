@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
-use _core::core::fanout::Fanout;
+use _core::core::fanout::{Audience, Fanout};
 use _core::core::registry::Scope;
-use _core::core::router::{Loss, NextCall, Parked, Ready, Router};
+use _core::core::router::{NextCall, Parked, Ready, Router};
 use _core::core::subscription::{Listener, Subscription};
 use proptest::prelude::*;
 use triomphe::Arc;
@@ -14,7 +14,6 @@ use triomphe::Arc;
 type Handler = u64;
 type Message = u64;
 type Tested = Router<Handler, Message, LaneKey>;
-type Losses = Vec<Loss<Handler, Message>>;
 type Trash = _core::core::Trash<Handler, Message, LaneKey>;
 
 const LIMIT: u32 = 3;
@@ -204,9 +203,14 @@ fn apply(
             let message = model.next;
             let except = except.map(session);
             let name = topic(t);
-            let published =
-                router.publish(name.as_deref(), except.as_deref(), || message, &mut trash);
-            let mut wake = published.wake;
+            let mut wake = router.publish(
+                name.as_deref(),
+                except
+                    .as_deref()
+                    .map_or(Audience::Everyone, Audience::Others),
+                || message,
+                &mut trash,
+            );
             wake.sort_unstable();
             assert_eq!(*wake, *woken, "exactly the sleeping lanes are woken");
         }
@@ -268,12 +272,12 @@ proptest! {
         for &id in &ids {
             router.subscribe(&session(0), topic(u8::try_from(id).unwrap_or(0)).as_deref(), 0, listener(id));
         }
-        let (mut expected, mut losses) = (Vec::<(u64, u64)>::new(), Vec::new());
-        router.publish(None, None, || 1000, &mut Trash::default());
-        let first = next_logged(&mut router, &mut losses).expect("it was sent");
+        let mut expected = Vec::<(u64, u64)>::new();
+        router.publish(None, Audience::Everyone, || 1000, &mut Trash::default());
+        let first = next_logged(&mut router).expect("it was sent");
         for (number, &(on, dispatch)) in (0u64..).zip(&sends) {
             let mut trash = Trash::default();
-            router.publish(topic(on).as_deref(), None, || number, &mut trash);
+            router.publish(topic(on).as_deref(), Audience::Everyone, || number, &mut trash);
             expected.push((u64::from(on), number));
             if expected.iter().filter(|(id, _)| *id == u64::from(on)).count() > LIMIT as usize {
                 let oldest = expected.iter().position(|(id, _)| *id == u64::from(on));
@@ -289,7 +293,7 @@ proptest! {
         prop_assert_eq!(ready, 1, "a session is ready once, however much it has to do");
         let mut found = Vec::new();
         let mut trash = Trash::default();
-        while let Some(next) = router.next_call(0, session, || false, &mut losses, &mut trash) {
+        while let Some(next) = router.next_call(0, session, || false, &mut trash) {
             found.push((next.call.0.handler, next.call.1.message));
         }
         prop_assert_eq!(found, expected);
@@ -301,15 +305,15 @@ proptest! {
 /// burst of losses, to report it.
 fn dispatch_all(router: &mut Tested) {
     while router.has_log(0) {
-        let next = next_logged(router, &mut Vec::new());
+        let next = next_logged(router);
         assert!(next.is_none(), "a session makes one call at a time");
     }
 }
 
 /// Lets a worker look at the log.
-fn next_logged(router: &mut Tested, losses: &mut Losses) -> Option<NextCall<Handler, Message>> {
+fn next_logged(router: &mut Tested) -> Option<NextCall<Handler, Message>> {
     router.begin_turn(0);
-    router.next_logged(0, 1000, |_| (), || false, losses, &mut Trash::default())
+    router.next_logged(0, 1000, |_| (), || false, &mut Trash::default())
 }
 
 #[test]
@@ -318,18 +322,19 @@ fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
     let subscription = router.subscribe(b"ann", None, 0, listener(7));
     router.enter(&subscription);
     for message in 0..5 {
-        router.publish(None, None, || message, &mut trash);
+        router.publish(None, Audience::Everyone, || message, &mut trash);
         let fanout = router.next_fanout(0, &mut trash).expect("it was sent");
         match router.park(&subscription, &fanout.envelope, &mut trash) {
-            Parked::Dropped(count) => assert_eq!(u64::from(count), message - 2),
+            Parked::Lost => assert!(message >= u64::from(LIMIT)),
             Parked::Waiting => assert!(message < u64::from(LIMIT)),
-            Parked::Free | Parked::CutOff(_) => panic!("the handler is busy, and stays"),
+            Parked::Free => panic!("the handler is busy"),
         }
     }
-    let (first, _) = router.unpark(&subscription);
+    assert_eq!(router.sizes().dropped, 2);
+    let first = router.unpark(&subscription, None);
     assert_eq!(first.map(|envelope| envelope.message), Some(2));
     router.cancel(&subscription, &mut trash);
-    assert!(router.unpark(&subscription).0.is_none());
+    assert!(router.unpark(&subscription, None).is_none());
     assert_eq!(router.sizes().pending, 0);
 }
 
@@ -340,14 +345,12 @@ fn a_send_that_nobody_would_get_makes_nothing_and_wakes_nobody() {
     let unmade = || -> u64 { panic!("no message may be made") };
     assert!(
         router
-            .publish(Some(b"nobody"), None, unmade, &mut trash)
-            .wake
+            .publish(Some(b"nobody"), Audience::Everyone, unmade, &mut trash)
             .is_empty()
     );
     assert!(
         router
-            .publish(None, Some(b"ann"), unmade, &mut trash)
-            .wake
+            .publish(None, Audience::Others(b"ann"), unmade, &mut trash)
             .is_empty()
     );
 }
@@ -361,7 +364,7 @@ fn a_long_roster_keeps_its_order_through_removals() {
     for subscription in all.iter().filter(|s| s.handler % 7 != 0) {
         router.cancel(subscription, &mut trash);
     }
-    router.publish(None, None, || 1, &mut trash);
+    router.publish(None, Audience::Everyone, || 1, &mut trash);
     let mut fanout = router.next_fanout(0, &mut trash).expect("it was sent");
     let left: Vec<_> = walk(&mut fanout).iter().map(|s| s.handler).collect();
     assert_eq!(left, (0..1000).step_by(7).collect::<Vec<_>>());
@@ -372,10 +375,10 @@ fn a_message_that_gives_way_after_its_excluded_session_left_is_counted_for_the_o
     let (mut router, mut trash) = (router(), Trash::default());
     router.subscribe(b"ann", None, 0, listener(1));
     router.subscribe(b"bob", None, 0, listener(2));
-    router.publish(None, Some(b"ann"), || 0, &mut trash);
+    router.publish(None, Audience::Others(b"ann"), || 0, &mut trash);
     router.unsubscribe(b"ann", &Scope::All, &mut trash);
     for message in 1..=u64::from(LIMIT) {
-        router.publish(None, None, || message, &mut trash);
+        router.publish(None, Audience::Everyone, || message, &mut trash);
     }
     while router.next_fanout(0, &mut trash).is_some() {}
     assert_eq!(router.sizes().dropped, 1);
@@ -387,9 +390,9 @@ fn a_topic_whose_messages_all_gave_way_is_forgotten_with_its_last_subscriber() {
     router.subscribe(b"ann", Some(b"news"), 0, listener(1));
     router.subscribe(b"bob", None, 0, listener(2));
     for message in 0..=u64::from(LIMIT) {
-        router.publish(Some(b"news"), None, || message, &mut trash);
+        router.publish(Some(b"news"), Audience::Everyone, || message, &mut trash);
     }
-    router.publish(None, None, || 99, &mut trash);
+    router.publish(None, Audience::Everyone, || 99, &mut trash);
     router.unsubscribe(b"ann", &Scope::All, &mut trash);
     while router.next_fanout(0, &mut trash).is_some() {}
     let sizes = router.sizes();
@@ -404,10 +407,10 @@ fn what_gave_way_before_a_hub_was_given_up_is_not_lost_by_that_once_more() {
     let (mut router, mut trash) = (router(), Trash::default());
     router.subscribe(b"ann", None, 0, listener(1));
     for message in 0..=u64::from(LIMIT) {
-        router.publish(None, None, || message, &mut trash);
+        router.publish(None, Audience::Everyone, || message, &mut trash);
     }
     router.close();
-    assert_eq!(router.give_up(&mut trash), LIMIT as usize);
+    assert_eq!(router.give_up(|_| 0, &mut trash), LIMIT as usize);
     assert_eq!(router.sizes().dropped, LIMIT as usize + 1);
 }
 
@@ -419,7 +422,7 @@ fn a_hub_that_was_given_up_keeps_no_handler_that_nobody_goes_on_with() {
     assert_eq!(router.resume(0, awaited.clone()), Some(0));
     router.interrupt(0, None);
     router.close();
-    router.give_up(&mut trash);
+    router.give_up(|_| 0, &mut trash);
     trash.discard();
     assert_eq!(Arc::strong_count(&awaited), 1);
     assert_eq!(router.calls_under_way(), 0);
@@ -429,35 +432,45 @@ fn a_hub_that_was_given_up_keeps_no_handler_that_nobody_goes_on_with() {
 fn a_worker_that_reports_losses_while_it_has_a_call_still_lets_another_one_be_started() {
     let mut router: Tested = Router::new(LIMIT, OverflowPolicy::DropOldest);
     router.add_lane(true, 2, |lane| lane);
-    let (mut losses, mut trash) = (Vec::new(), Trash::default());
+    let mut trash = Trash::default();
     router.subscribe(b"ann", None, 0, listener(1));
-    assert_eq!(router.publish(None, None, || 1, &mut trash).wake[..], [0]);
-    assert!(next_logged(&mut router, &mut losses).is_some());
+    assert_eq!(
+        router.publish(None, Audience::Everyone, || 1, &mut trash)[..],
+        [0]
+    );
+    assert!(next_logged(&mut router).is_some());
     assert!(
         !router.call_out(0, || false),
         "there is no work for another one yet"
     );
-    assert_eq!(router.publish(None, None, || 2, &mut trash).wake[..], [0]);
+    assert_eq!(
+        router.publish(None, Audience::Everyone, || 2, &mut trash)[..],
+        [0]
+    );
 }
 
 #[test]
 fn a_session_makes_one_call_in_a_turn_of_the_log_and_the_next_session_the_next() {
-    let (mut router, mut losses) = (router(), Vec::new());
-    let mut ready = Vec::new();
+    let (mut router, mut ready) = (router(), Vec::new());
     router.subscribe(b"ann", Some(b"flood"), 0, listener(1));
     router.subscribe(b"bob", None, 0, listener(2));
     for message in 0..u64::from(LIMIT) {
-        router.publish(Some(b"flood"), None, || message, &mut Trash::default());
+        router.publish(
+            Some(b"flood"),
+            Audience::Everyone,
+            || message,
+            &mut Trash::default(),
+        );
     }
-    router.publish(None, None, || 9, &mut Trash::default());
+    router.publish(None, Audience::Everyone, || 9, &mut Trash::default());
 
     router.begin_turn(0);
-    let first = next_logged(&mut router, &mut losses).expect("it was sent");
+    let first = next_logged(&mut router).expect("it was sent");
     let ann = first.claimed.expect("it makes one call at a time");
     router.put_back(ann, |_| panic!("nothing waits for it yet"));
     let enter = |work| ready.push(work);
     let trash = &mut Trash::default();
-    let next = router.next_logged(0, 1000, enter, || false, &mut losses, trash);
+    let next = router.next_logged(0, 1000, enter, || false, trash);
 
     assert_eq!(next.map(|next| next.call.0.handler), Some(2));
     assert!(matches!(ready[..], [Ready::Session(session)] if session == ann));
@@ -559,7 +572,7 @@ fn what_a_lane_left_half_way_is_handed_out_when_the_lane_goes() {
     let (lane, ann) = (LANES, session(0));
     let mut trash = Trash::default();
     router.subscribe(&ann, None, lane, listener(0));
-    router.publish(None, None, || 1, &mut trash);
+    router.publish(None, Audience::Everyone, || 1, &mut trash);
     let half_way = router.next_fanout(lane, &mut trash);
     assert!(half_way.is_some());
     router.interrupt(lane, half_way);

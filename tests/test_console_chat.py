@@ -12,6 +12,8 @@ import pytest
 
 from delivery_modes import DEADLINE
 
+pytestmark = pytest.mark.thread_unsafe(reason="it is about other processes")
+
 PROGRAM = Path(__file__).parent.parent / "examples" / "console_chat.py"
 
 

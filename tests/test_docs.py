@@ -15,6 +15,8 @@ import pagebus
 from flet_servers import Server
 from flet_sessions import WebSession, visitors
 
+pytestmark = pytest.mark.thread_unsafe(reason="it is about other processes")
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,13 +1,12 @@
 """Event loops that come and go under a hub that was given none."""
 
 import asyncio
-import gc
 import weakref
 from typing import Any
 
 import pytest
 
-from delivery_modes import LOOPS, Recorder, turns_of_the_loop
+from delivery_modes import LOOPS, Recorder, alive, turns_of_the_loop
 from pagebus import PubSubHub, Subscription
 
 
@@ -34,7 +33,6 @@ def test_a_handler_that_subscribes_again_on_a_new_loop_is_called_there(kind: str
     assert [handle.active for handle in handles] == [False, False, True]
 
 
-@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 @pytest.mark.parametrize("topic", ["lobby", "topic {}"], ids=["one topic", "a topic each"])
 @pytest.mark.parametrize("goodbye", ["inside", "after", "never"])
 def test_the_loops_of_finished_programs_are_let_go(goodbye: str, topic: str, log: Any):
@@ -57,9 +55,8 @@ def test_the_loops_of_finished_programs_are_let_go(goodbye: str, topic: str, log
         asyncio.run(program(number))
         if goodbye == "after":
             hub.unsubscribe_all(f"session {number}")
-    gc.collect()
 
     # Who has said nothing is forgotten when the next one comes.
     left = 1 if goodbye == "never" else 0
-    assert sum(loop() is not None for loop in loops) == hub.stats().sessions == left
+    assert alive(loops, left) == hub.stats().sessions == left
     assert got == list(range(20))

@@ -5,6 +5,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
@@ -274,17 +275,24 @@ def test_a_blocked_only_worker_makes_one_burst_of_losses(log: Any):
     log.take(1)
 
 
+def let_ann_fall_behind(
+    executor: WatchedExecutor, gate: Gate, on_overflow: Callable[[Overflow], object], count: int
+) -> tuple[PubSubHub, Recorder]:
+    """Ann is at a closed gate and loses what cannot wait, while Bob hears ``count`` messages."""
+    hub, heard = PubSubHub(executor=executor, max_pending=1, on_overflow=on_overflow), Recorder()
+    hub.subscribe("ann", gate.wait)
+    hub.subscribe("bob", heard.record)
+    for message in range(count):
+        hub.send_all(message)
+        heard.wait(message + 1)
+        gate.arrivals.wait(1)
+    return hub, heard
+
+
 def test_a_slow_report_about_one_handler_delays_nobody_else(log: Any):
     executor, gate, report = WatchedExecutor(4), Gate(), Gate()
-    hub = PubSubHub(executor=executor, max_pending=1, on_overflow=report.wait)
-    got = Recorder()
-    hub.subscribe("ann", gate.wait)
-    hub.subscribe("bob", got.record)
 
-    for message in range(3):
-        hub.send_all(message)
-        got.wait(message + 1)
-        gate.arrivals.wait(1)
+    hub, got = let_ann_fall_behind(executor, gate, report.wait, 3)
     # Ann has lost a message, and the report of that is not through.
     report.arrivals.wait(1)
     for message in range(3, 6):
@@ -305,14 +313,7 @@ def test_the_end_of_a_burst_is_reported_after_its_beginning_however_long_that_ta
         report.wait(overflow)
         told.record(overflow.dropped)
 
-    hub = PubSubHub(executor=executor, max_pending=1, on_overflow=tell)
-    got = Recorder()
-    hub.subscribe("ann", gate.wait)
-    hub.subscribe("bob", got.record)
-    for message in range(5):
-        hub.send_all(message)
-        got.wait(message + 1)
-        gate.arrivals.wait(1)
+    let_ann_fall_behind(executor, gate, tell, 5)
     # Ann catches up, while her first loss is still being reported.
     report.arrivals.wait(1)
     gate.open()
@@ -323,6 +324,32 @@ def test_the_end_of_a_burst_is_reported_after_its_beginning_however_long_that_ta
 
     assert told == [1, 3]
     log.take(1)
+
+
+def test_what_is_lost_is_counted_even_while_the_report_of_something_else_takes_long(log: Any):
+    executor, report = WatchedExecutor(4), Gate()
+    hub = PubSubHub(
+        executor=executor, max_pending=1, overflow="unsubscribe", on_overflow=report.wait
+    )
+    got, slow = Recorder(), [Gate(), Gate()]
+    for number, handler in enumerate(slow):
+        hub.subscribe_topic(str(number), str(number), lambda _, m, h=handler: h.wait(m))
+    hub.subscribe("bob", got.record)
+
+    for number, handler in enumerate(slow):
+        for message in range(3):
+            hub.send_all_on_topic(str(number), message)
+            handler.arrivals.wait(1)
+        report.arrivals.wait(1)
+    hub.send_all("behind both")
+    got.wait(1)
+    during = hub.stats()
+    for waiting in (report, *slow):
+        waiting.open()
+    executor.shutdown()
+
+    assert (during.pending, during.dropped, hub.stats().dropped) == (0, 4, 4)
+    log.take(2)
 
 
 def test_what_overflows_behind_an_awaitable_is_counted_and_reported(log: Any):
@@ -407,7 +434,7 @@ class OneJob(WatchedExecutor):
         return super().submit(fn, *args, **kwargs) if not self.submitted else None
 
 
-def test_what_gave_way_is_counted_once_when_the_executor_drops_its_job(caplog: Any):
+def test_what_gave_way_is_counted_once_when_the_executor_drops_its_job(log: Any):
     executor, got = OneJob(1), Recorder()
     hub = PubSubHub(executor=executor, max_pending=1)
 
@@ -427,3 +454,4 @@ def test_what_gave_way_is_counted_once_when_the_executor_drops_its_job(caplog: A
     assert stats.delivered + stats.dropped == 2 * stats.published
     assert stats.pending == 0
     executor.shutdown()
+    log.take_all()

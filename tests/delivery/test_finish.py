@@ -52,6 +52,7 @@ def deliver(hub: PubSubHub, executor: WatchedExecutor | None, make: Any) -> list
     return [str(warning.message) for warning in caught]
 
 
+@pytest.mark.thread_unsafe(reason="warnings are caught for the whole process")
 @pytest.mark.parametrize("make", AWAITABLES.values(), ids=AWAITABLES)
 @pytest.mark.parametrize("workers", [0, 1], ids=["inline", "executor"])
 def test_without_a_loop_the_error_says_what_to_pass_and_nothing_else_complains(
@@ -66,6 +67,7 @@ def test_without_a_loop_the_error_says_what_to_pass_and_nothing_else_complains(
     assert "PubSubHub(loop=...)" in log.text(log.take(1)[0])
 
 
+@pytest.mark.thread_unsafe(reason="warnings are caught for the whole process")
 @pytest.mark.parametrize("make", AWAITABLES.values(), ids=AWAITABLES)
 @pytest.mark.parametrize("workers", [0, 1], ids=["inline", "executor"])
 @pytest.mark.parametrize("kind", LOOPS)

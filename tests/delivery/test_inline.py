@@ -51,17 +51,11 @@ def test_ctrl_c_while_a_failure_is_logged_reaches_the_program(log: Any):
         def emit(self, record: logging.LogRecord) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    hub, got, handler = PubSubHub(), Recorder(), Interrupted()
+    hub, got = PubSubHub(), Recorder()
     hub.subscribe("ann", got.record)
     hub.subscribe("bob", fail)
-    logger = logging.getLogger("pagebus")
-    logger.addHandler(handler)
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            send_and_go_on(hub)
-    finally:
-        logger.removeHandler(handler)
+    with log.beside(Interrupted()), pytest.raises(KeyboardInterrupt):
+        send_and_go_on(hub)
 
     hub.send_all("again")
     assert got == ["hello", "again"]

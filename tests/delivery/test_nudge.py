@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import gc
 import signal
 import sys
 import weakref
@@ -12,10 +11,20 @@ from typing import Any
 
 import pytest
 
-from delivery_modes import DEADLINE, LOOPS, Gate, LoopThread, Recorder, WatchedExecutor
+from delivery_modes import (
+    DEADLINE,
+    LOOPS,
+    Gate,
+    LoopThread,
+    Recorder,
+    WatchedExecutor,
+    collect_garbage,
+)
 from pagebus import PubSubHub
 
 SESSIONS = 60
+MANY = 300
+"""So many that a loop comes round in time even if a busy machine keeps it waiting at times."""
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ def test_pages_are_written_while_other_sessions_handlers_still_run(new_loop: Cal
     thread.loop.set_debug(False)
 
     async def open_pages() -> list[asyncio.Task[None]]:
-        pages.extend(Page(thread.loop, log) for _ in range(SESSIONS))
+        pages.extend(Page(thread.loop, log) for _ in range(MANY))
         return [asyncio.create_task(page.write()) for page in pages]
 
     writers = thread.run_async(open_pages())
@@ -75,8 +84,8 @@ def test_pages_are_written_while_other_sessions_handlers_still_run(new_loop: Cal
     executor.wait_idle()
 
     behind = [log[:at].count("handled") - log[:at].count("written") for at in range(len(log))]
-    assert max(behind) < SESSIONS / 2, "the loop came round only when the workers were done"
-    assert len(writers) == SESSIONS
+    assert max(behind) < MANY / 2, "the loop came round only when the workers were done"
+    assert len(writers) == MANY
     thread.close()
     executor.shutdown()
 
@@ -186,7 +195,6 @@ def test_ctrl_c_in_a_wake_up_is_not_lost_and_neither_are_later_wake_ups():
     thread.close()
 
 
-@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_a_wake_up_keeps_nothing_of_a_session_alive():
     loop, executor, got = asyncio.new_event_loop(), WatchedExecutor(1), Recorder()
     hub = PubSubHub(loop, executor)
@@ -204,7 +212,7 @@ def test_a_wake_up_keeps_nothing_of_a_session_alive():
     executor.wait_idle()
     hub.unsubscribe_all("ann")
     executor.shutdown()
-    gc.collect()
+    collect_garbage()
 
     assert own() is None
     loop.close()

@@ -9,7 +9,7 @@ import pytest
 
 from environments import FLET_0_28, FLET_0_86, FLET_1_0, PROGRAMS, ROOT, VERSIONS, interpreter
 from flet_servers import Serve, Server
-from flet_windows import Meet, Window, browser
+from flet_windows import Look, Meet, Window, browser
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -91,17 +91,25 @@ def board(serve: Serve) -> Serve:
 
 
 @pytest.fixture
-def meet(request: pytest.FixtureRequest) -> Iterator[Meet]:
-    """Let Ada and Bob open a program's page, each in a window with cookies of its own."""
+def look(request: pytest.FixtureRequest) -> Iterator[Look]:
+    """Open an address in a window with cookies of its own, whose pictures have the test's name."""
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     require(chromium, "Chromium (apt-get install chromium)")
     artifacts = ROOT / "artifacts"
     artifacts.mkdir(exist_ok=True)
     with browser(str(chromium)) as open_page:
+        yield lambda url, name, **settings: open_page(
+            url, artifacts / f"{request.node.name}-{name}", settings
+        )
 
-        def visit(server: Server, name: str) -> Window:
-            window = open_page(server.url, artifacts / f"{request.node.name}-{name}")
-            window.type("Your name", name)
-            return window
 
-        yield lambda server: (visit(server, "Ada"), visit(server, "Bob"))
+@pytest.fixture
+def meet(look: Look) -> Meet:
+    """Let Ada and Bob open a program's page."""
+
+    def visit(server: Server, name: str) -> Window:
+        window = look(server.url, name)
+        window.type("Your name", name)
+        return window
+
+    return lambda server: (visit(server, "Ada"), visit(server, "Bob"))

@@ -36,7 +36,7 @@ class Server:
     def wait_until_ready(self) -> None:
         """Return when the program accepts connections."""
         deadline = time.monotonic() + READY_WITHIN
-        while not self._accepts():
+        while not accepts(self.port):
             assert self._process.poll() is None, f"the program ended:\n{self.log()}"
             assert time.monotonic() < deadline, f"the program does not listen:\n{self.log()}"
             time.sleep(0.05)
@@ -68,16 +68,18 @@ class Server:
             self._process.communicate()
         return self._process.returncode
 
-    def _accepts(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
 
 Serve = Callable[..., Server]
 """``serve(python, *arguments, **settings)``: a running program, which ends with the test."""
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens on the port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_port() -> int:
@@ -91,6 +93,7 @@ def _environment(port: int, settings: dict[str, str]) -> dict[str, str]:
     """Unless told otherwise: a web server that opens no browser and needs nothing from outside."""
     own = {
         "FLET_SERVER_PORT": str(port),
+        "PORT": str(port),
         "FLET_SERVER_IP": "127.0.0.1",
         "FLET_FORCE_WEB_SERVER": "true",
         "FLET_WEB_NO_CDN": "true",

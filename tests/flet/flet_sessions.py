@@ -27,7 +27,7 @@ class Session(ABC):
     async def reads(self, text: str) -> None:
         """Return when ``text`` has come to the page."""
         while text not in self.texts:
-            await self._read_frame()
+            await self.read()
 
     async def control(self, label: str) -> Any:
         """The id of the control that has ``label`` among its properties."""
@@ -35,7 +35,7 @@ class Session(ABC):
             for control in self._controls:
                 if label in control.values():
                     return control[self.id_key]
-            await self._read_frame()
+            await self.read()
 
     async def fill(self, label: str, value: str) -> None:
         """Write ``value`` into the text field ``label``."""
@@ -45,7 +45,8 @@ class Session(ABC):
         """Click the button ``label``."""
         await self.trigger(await self.control(label), "click")
 
-    async def _read_frame(self) -> None:
+    async def read(self) -> None:
+        """Read one frame."""
         try:
             frame = await asyncio.wait_for(self.receive(), ANSWER_WITHIN)
         except asyncio.TimeoutError:
@@ -138,25 +139,27 @@ class WebSession(MsgpackSession):
 
     def __init__(self, socket: ClientConnection) -> None:
         super().__init__()
-        self._socket = socket
+        self.socket = socket
 
     @classmethod
     async def open(cls, port: int) -> "WebSession":
         """A new session of the program that listens on ``port``."""
-        session = cls(await connect(f"ws://127.0.0.1:{port}/ws", max_size=None))
+        session = cls(
+            await connect(f"ws://127.0.0.1:{port}/ws", max_size=None, open_timeout=ANSWER_WITHIN)
+        )
         await session.register()
         return session
 
     async def send_packet(self, packet: bytes) -> None:
-        await self._socket.send(packet)
+        await self.socket.send(packet)
 
     async def receive_packet(self) -> bytes:
-        packet = await self._socket.recv()
+        packet = await self.socket.recv()
         assert isinstance(packet, bytes)
         return packet
 
     async def close(self) -> None:
-        await self._socket.close()
+        await self.socket.close()
 
 
 class DesktopSession(MsgpackSession):
@@ -207,7 +210,9 @@ class JsonSession(Session):
     @classmethod
     async def open(cls, port: int) -> "JsonSession":
         """A new session of the program that listens on ``port``."""
-        session = cls(await connect(f"ws://127.0.0.1:{port}/ws", max_size=None))
+        session = cls(
+            await connect(f"ws://127.0.0.1:{port}/ws", max_size=None, open_timeout=ANSWER_WITHIN)
+        )
         details = dict.fromkeys(CLIENT_DETAILS.split(), "")
         await session.send("registerWebClient", {**details, "media": "{}", "isWeb": "true"})
         return session

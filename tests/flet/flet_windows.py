@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import ElementHandle, Locator, Page, Route, expect, sync_playwright
 
@@ -95,15 +96,20 @@ Meet = Callable[[Server], tuple[Window, Window]]
 """``meet(server)``: the windows of Ada and Bob, who have typed their names."""
 
 
+Look = Callable[..., Window]
+"""``look(url, name, **settings)``: a window; the settings are those of a browser's context."""
+
+
 @contextmanager
-def browser(chromium: str) -> Iterator[Callable[[str, Path], Window]]:
+def browser(chromium: str) -> Iterator[Callable[[str, Path, dict[str, Any]], Window]]:
     """A running Chromium, as a function that opens a window of its own on an address."""
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         process = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
 
-        def open_page(url: str, pictures: Path) -> Window:
-            page = process.new_context(viewport={"width": 900, "height": 600}).new_page()
+        def open_page(url: str, pictures: Path, settings: dict[str, Any]) -> Window:
+            settings = {"viewport": {"width": 900, "height": 600}, **settings}
+            page = process.new_context(**settings).new_page()
             page.set_default_timeout(PATIENCE_MS)
             page.route(lambda address: not address.startswith(url), _refuse)
             window = Window(page, pictures)

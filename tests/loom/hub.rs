@@ -3,8 +3,10 @@
 
 use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
+use _core::core::fanout::Audience;
+use _core::core::history::Retention;
 use _core::core::registry::Scope;
-use _core::core::router::Router;
+use _core::core::router::{Loss, Router};
 use _core::core::subscription::Listener;
 use loom::model::Builder;
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -78,6 +80,7 @@ pub struct Locked {
     router: Mutex<Hub>,
     delivered: Mutex<Delivered>,
     delivery: Condvar,
+    told: Mutex<Vec<u32>>,
     /// Whether the subscription that a model cancels is gone, for all that its owner knows.
     gone: AtomicBool,
     /// Who waits for the hub to close.
@@ -94,6 +97,7 @@ impl Locked {
             router: Mutex::new(router),
             delivered: Mutex::new(Vec::new()),
             delivery: Condvar::new(),
+            told: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
             may_sleep: false,
@@ -130,6 +134,35 @@ impl Locked {
         self.change_with(|| false, change)
     }
 
+    /// As `PubSubHub::change_and_report`.
+    pub fn change_and_report<T>(&self, change: impl FnOnce(&mut Hub, &mut Trash) -> T) -> T {
+        let (result, reports) =
+            self.change(|router, trash| (change(router, trash), router.begin_reports()));
+        if reports {
+            self.report();
+        }
+        result
+    }
+
+    /// As `report::losses`.
+    pub fn report(&self) {
+        while let Some(loss) = self.change(|router, _| router.next_report()) {
+            let is_finished = self.change(|router, _| router.is_finished());
+            assert!(!is_finished, "finished, and still reporting");
+            let burst = match loss {
+                Loss::Dropped(_) | Loss::FellBehind(..) => 0,
+                Loss::Recovered(_, _, burst) | Loss::CaughtUp(_, _, burst) => burst,
+                Loss::Expelled(..) => panic!("nobody is unsubscribed here"),
+            };
+            self.told.lock().unwrap().push(burst);
+        }
+    }
+
+    /// What was reported: 0 where a burst of losses began, and its size where it ended.
+    pub fn told(&self) -> Vec<u32> {
+        self.told.lock().unwrap().clone()
+    }
+
     /// As `Closing::when_done`.
     pub fn watch(&self) -> Arc<Watcher> {
         let watcher = Arc::new(Watcher::default());
@@ -153,11 +186,36 @@ impl Locked {
         self.change(|router, _| router.subscribe(session, None, LANE, listener(handler, false)))
     }
 
+    /// Keeps all messages from now on.
+    pub fn keep(&self) {
+        let all = Retention {
+            messages: usize::MAX,
+            age: None,
+        };
+        self.change(|router, _| {
+            router.limit_history(usize::MAX);
+            router.keep_all(all);
+        });
+    }
+
+    /// Subscribes, and lets it have what is kept first; tells whether a deliverer has to be woken.
+    pub fn subscribe_late(&self, session: &[u8], name: u8) -> bool {
+        let does = Does::Return;
+        let handler = Handler { name, does };
+        self.change(|router, _| {
+            let listener = listener(handler, false);
+            let subscription = router.subscribe(session, None, LANE, listener);
+            router.replay(&subscription, None, usize::MAX).is_some()
+        })
+    }
+
     /// Sends; tells whether a deliverer has to be woken.
     pub fn publish(&self, message: u64) -> bool {
-        let published = self.change(|router, trash| router.publish(None, None, || message, trash));
-        assert!(published.wake.len() <= 1, "woken once");
-        !published.wake.is_empty()
+        let wake = self.change_and_report(|router, trash| {
+            router.publish(None, Audience::Everyone, || message, trash)
+        });
+        assert!(wake.len() <= 1, "woken once");
+        !wake.is_empty()
     }
 
     pub fn cancel(&self, subscription: &Subscription) {
@@ -198,8 +256,9 @@ impl Locked {
 
     /// Checks that nothing is left to do.
     pub fn check_quiet(&self) {
-        let router = self.router.lock().unwrap();
+        let mut router = self.router.lock().unwrap();
         assert_eq!(router.sizes().pending, 0, "messages are left");
+        assert!(router.next_report().is_none(), "reports are left");
         assert!(
             router.is_asleep(LANE),
             "somebody is awake with nothing to do"

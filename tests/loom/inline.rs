@@ -54,7 +54,7 @@ impl Inline {
                     let result = self.deliver_all(&fanout);
                     if result.is_err() {
                         self.hub
-                            .change(|router, _| router.interrupt(LANE, Some(fanout)));
+                            .change(|router, _| drop(router.interrupt(LANE, Some(fanout))));
                         return result;
                     }
                 }
@@ -64,7 +64,7 @@ impl Inline {
     }
 
     fn next(&self) -> Option<Work> {
-        self.hub.change(|router, trash| {
+        self.hub.change_and_report(|router, trash| {
             let resumed = router.next_resumed(LANE).map(Work::Resumed);
             resumed.or_else(|| router.next_fanout(LANE, trash).map(Work::Message))
         })
@@ -81,7 +81,7 @@ impl Inline {
                 let envelope = &fanout.envelope;
                 let park = self
                     .hub
-                    .change(|router, trash| router.park(subscription, envelope, trash));
+                    .change_and_report(|router, trash| router.park(subscription, envelope, trash));
                 if !matches!(park, Parked::Free) {
                     continue;
                 }
@@ -111,7 +111,10 @@ impl Inline {
     }
 
     fn resume(&self, subscription: &Subscription) {
-        let unpark = || self.hub.change(|router, _| router.unpark(subscription)).0;
+        let unpark = || {
+            self.hub
+                .change_and_report(|router, _| router.unpark(subscription, None))
+        };
         while let Some(envelope) = unpark() {
             if matches!(self.make(subscription, envelope.message), Ok(true)) {
                 self.hub.change(|router, _| router.leave(subscription));

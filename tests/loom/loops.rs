@@ -82,7 +82,7 @@ impl Looped {
         loop {
             let next = || {
                 self.hub
-                    .change(|router, trash| router.next_fanout(LANE, trash))
+                    .change_and_report(|router, trash| router.next_fanout(LANE, trash))
             };
             let Some(fanout) = current.take().or_else(next) else {
                 return;
@@ -106,7 +106,7 @@ impl Looped {
                 let envelope = &fanout.envelope;
                 let parked = self
                     .hub
-                    .change(|router, trash| router.park(subscription, envelope, trash));
+                    .change_and_report(|router, trash| router.park(subscription, envelope, trash));
                 if !matches!(parked, Parked::Free) {
                     continue;
                 }
@@ -127,7 +127,9 @@ impl Looped {
     /// Calls a handler with the next message that waits for it: it suspends with each of them.
     fn serve(&self, subscription: &Subscription) {
         let was_gone = self.hub.is_gone();
-        let next = self.hub.change(|router, _| router.unpark(subscription)).0;
+        let next = self
+            .hub
+            .change_and_report(|router, _| router.unpark(subscription, None));
         let Some(envelope) = next else {
             self.suspended.store(false, Ordering::Relaxed);
             return;
@@ -169,6 +171,26 @@ fn a_loop_that_goes_to_sleep_while_others_send_misses_nothing() {
         sender.join().unwrap();
         looped.stop(event_loop);
         check_merged(&looped.hub.got(0), [&[11, 12], &[21]]);
+    });
+}
+
+#[test]
+fn who_comes_late_and_has_messages_replayed_gets_each_once_while_others_send() {
+    explore(PREEMPTIONS, || {
+        let looped = Arc::new(Looped::new(10));
+        looped.hub.keep();
+        looped.hub.subscribe(b"bob", 1, Does::Return);
+        let event_loop = start(&looped);
+        let other = looped.clone();
+        let sender = thread::spawn(move || other.send_each(&[1, 2]));
+        if looped.hub.subscribe_late(b"ann", 0) {
+            looped.call_soon(Task::Dispatch(None));
+        }
+        looped.hub.wait_until(|delivered| delivered.len() == 4);
+        sender.join().unwrap();
+        looped.stop(event_loop);
+        assert_eq!(looped.hub.got(0), [1, 2]);
+        assert_eq!(looped.hub.got(1), [1, 2]);
     });
 }
 
@@ -222,5 +244,21 @@ fn a_loop_that_is_closed_is_given_up_and_a_later_send_wakes_it_again() {
         looped.dispatch(None);
         looped.hub.check_quiet();
         assert_eq!(looped.hub.got(0).len(), left);
+    });
+}
+
+#[test]
+fn the_end_of_a_burst_of_losses_is_reported_after_its_beginning_whoever_does_it() {
+    explore(PREEMPTIONS, || {
+        let looped = Arc::new(Looped::new(1));
+        looped.hub.subscribe(b"ann", 0, Does::Return);
+        let event_loop = start(&looped);
+        looped.send_each(&[1, 2]);
+        looped
+            .hub
+            .wait_until(|delivered| delivered.contains(&(0, 2)));
+        looped.stop(event_loop);
+        let told = looped.hub.told();
+        assert!(matches!(told[..], [] | [0, 1]), "{told:?}");
     });
 }

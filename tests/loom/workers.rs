@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use triomphe::Arc;
 
-use _core::core::router::{Loss, NextCall, Ready};
+use _core::core::router::{NextCall, Ready};
 use _core::core::worker::{Site, Worker};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
@@ -183,11 +183,9 @@ impl Site for Bench<'_> {
 
     fn pause(&mut self) {}
 
-    fn count_loss(&self) {}
-
-    fn note(&self, _news: Loss<Handler, u64>) {}
-
-    fn report(&self) {}
+    fn report(&self) {
+        self.0.hub.report();
+    }
 
     fn elapsed(&self) -> Duration {
         self.0.lasting
@@ -226,6 +224,26 @@ fn workers_deliver_what_two_threads_send_once_and_in_order_for_each_session() {
         stop(&pool, threads);
         check_merged(&pool.hub.got(0), [&[11], &[21]]);
         assert_eq!(pool.hub.got(0), pool.hub.got(1));
+    });
+}
+
+#[test]
+fn who_comes_late_and_has_messages_replayed_gets_each_once_while_others_send() {
+    explore(PREEMPTIONS, || {
+        let pool = Arc::new(Pool::new(10));
+        pool.hub.keep();
+        pool.hub.subscribe(b"bob", 1, Does::Return);
+        let threads = start(&pool);
+        let other = pool.clone();
+        let sender = thread::spawn(move || other.send_each(&[1, 2]));
+        if pool.hub.subscribe_late(b"ann", 0) {
+            pool.submit();
+        }
+        pool.hub.wait_until(|delivered| delivered.len() == 4);
+        sender.join().unwrap();
+        stop(&pool, threads);
+        assert_eq!(pool.hub.got(0), [1, 2]);
+        assert_eq!(pool.hub.got(1), [1, 2]);
     });
 }
 

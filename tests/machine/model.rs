@@ -1,15 +1,18 @@
 //! The naive model: a plain list of subscriptions, and plain lists of what waits for them. Nothing
 //! is shared, counted or indexed; every question is answered by going through the lists.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use _core::core::backlog::OverflowPolicy;
+use _core::core::fanout::Audience;
 
-use crate::{INLINE, LIMIT, LOOP, POOL, TRANSIENT, WORKERS};
+use crate::history::Kept;
+use crate::presence::Record;
+use crate::{INLINE, LIMIT, LOOP, POOL, TRANSIENT, WATCH, WORKERS};
 
 pub type Id = u64;
+/// A message is called by its place in the hub's sequence.
 pub type Message = u64;
-
 /// A subscription.
 pub struct Listed {
     /// Its place in the hub's sequence.
@@ -28,14 +31,18 @@ pub struct Listed {
     pub sent: Vec<Message>,
     pub got: Vec<Message>,
     pub lost: Vec<Message>,
+    /// Whether it was told everything so far, where it watches: nothing was thrown away.
+    pub is_exact: bool,
 }
 
-/// A message in a log.
+/// A message in a log, or one of a replay.
 #[derive(Clone, Copy)]
 pub struct Entry {
     pub message: Message,
     pub topic: u8,
-    pub except: Option<u8>,
+    pub audience: Audience<u8>,
+    /// Whom alone it is replayed to.
+    pub one: Option<Id>,
 }
 
 /// A message whose recipients are being gone through.
@@ -44,12 +51,31 @@ pub struct Walk {
     pub entry: Entry,
     /// The recipient that was taken last.
     after: Id,
-    pub burst: Option<u32>,
+    burst: Option<u32>,
+}
+
+impl Lane {
+    /// Whether messages wait to be dispatched that nobody has begun with.
+    fn is_logged(&self) -> bool {
+        !self.log.is_empty() || !self.replays.is_empty()
+    }
+}
+
+impl Walk {
+    fn new(entry: Entry) -> Self {
+        Self {
+            entry,
+            after: 0,
+            burst: None,
+        }
+    }
 }
 
 #[derive(Default)]
 pub struct Lane {
     pub log: VecDeque<Entry>,
+    /// Messages of replays, one subscription's after the other's.
+    pub replays: VecDeque<Entry>,
     /// Messages that gave way, and are not yet counted as dropped.
     gave_way: Vec<Entry>,
     bursts: BTreeMap<u8, u32>,
@@ -73,12 +99,14 @@ pub enum Token {
     Overlapping,
 }
 
-/// What is lost, or over: as the router tells it.
+/// What begins with a loss, or is over: as the router tells it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lost {
-    Dropped(Id, Message, u32),
-    CutOff(Id, Message, u32),
-    CaughtUp(Message, u32),
+    Dropped(Id, Message),
+    Expelled(Id, Message, u32),
+    Recovered(Id, Option<Message>, u32),
+    FellBehind(u32, Message),
+    CaughtUp(u32, Message, u32),
 }
 
 /// A call for a worker.
@@ -87,7 +115,6 @@ pub struct Call {
     pub id: Id,
     pub message: Message,
     pub claimed: Option<u8>,
-    pub burst: Option<u32>,
     pub hired: bool,
 }
 
@@ -95,8 +122,7 @@ pub struct Call {
 pub enum Parked {
     Free,
     Waiting,
-    Dropped(u32),
-    CutOff(u32),
+    Lost,
 }
 
 /// A call waits in a queue.
@@ -106,8 +132,7 @@ pub struct Model {
     overflow: OverflowPolicy,
     pub sequence: u64,
     pub published: u64,
-    /// Deliveries given up in logs and with queues. Those for which there was no room in a queue or
-    /// a mailbox are told instead.
+    /// Deliveries given up.
     pub dropped: usize,
     pub closed: bool,
     pub finished: bool,
@@ -117,8 +142,22 @@ pub struct Model {
     overlapping: VecDeque<(Id, Message)>,
     pub run_queue: VecDeque<Token>,
     turn: u32,
-    /// Losses that happened in the call that is going on.
+    /// Losses to report, since it was done last.
     pub losses: Vec<Lost>,
+    /// Lanes to be woken because of a change of subscriptions.
+    pub woken: Vec<u32>,
+    /// How much is kept of topics with a rule of their own, and of all others.
+    pub rules: BTreeMap<u8, usize>,
+    pub general: usize,
+    pub kept: BTreeMap<u8, Vec<Kept>>,
+    /// Topics with messages that are kept, the least recently used first.
+    pub used: Vec<u8>,
+    pub records: Vec<Record>,
+    /// Where somebody watches, or did and is still to be told something, in that order.
+    pub watched: Vec<(u8, u32)>,
+    pub identities: BTreeMap<u8, u64>,
+    /// Whether anything of the last four has changed, or who is subscribed.
+    pub is_news: bool,
 }
 
 impl Model {
@@ -137,6 +176,15 @@ impl Model {
             run_queue: VecDeque::new(),
             turn: 0,
             losses: Vec::new(),
+            woken: Vec::new(),
+            rules: BTreeMap::new(),
+            general: 0,
+            kept: BTreeMap::new(),
+            used: Vec::new(),
+            records: Vec::new(),
+            watched: Vec::new(),
+            identities: BTreeMap::new(),
+            is_news: true,
         }
     }
 
@@ -148,7 +196,7 @@ impl Model {
         self.listed.iter_mut().find(|s| s.id == id).expect("listed")
     }
 
-    fn live(&self) -> impl Iterator<Item = &Listed> {
+    pub fn live(&self) -> impl Iterator<Item = &Listed> {
         self.listed.iter().filter(|s| !s.cancelled)
     }
 
@@ -159,17 +207,20 @@ impl Model {
     }
 
     pub fn sessions(&self) -> usize {
-        let all: std::collections::BTreeSet<_> = self.live().map(|s| s.session).collect();
-        all.len()
+        self.everybody().len()
     }
 
     pub fn topics(&self) -> usize {
-        let named = self.live().map(|s| s.topic).filter(|&topic| topic > 0);
-        named.collect::<std::collections::BTreeSet<_>>().len()
+        let named = self
+            .live()
+            .map(|s| s.topic)
+            .filter(|t| (1..WATCH).contains(t));
+        named.collect::<BTreeSet<_>>().len()
     }
 
     pub fn pending(&self) -> usize {
-        let logs: usize = self.lanes.values().map(|lane| lane.log.len()).sum();
+        let logged = |lane: &Lane| lane.log.len() + lane.replays.len();
+        let logs: usize = self.lanes.values().map(logged).sum();
         let queues: usize = self.sessions.values().map(|s| s.queue.len()).sum();
         let mail: usize = self.live().map(|s| s.mailbox.len()).sum();
         logs + queues + self.overlapping.len() + mail
@@ -177,7 +228,7 @@ impl Model {
 
     pub fn has_log(&self, lane: u32) -> bool {
         let lane = self.lanes.get(&lane);
-        lane.is_some_and(|lane| !lane.log.is_empty() || lane.interrupted.is_some())
+        lane.is_some_and(|lane| lane.is_logged() || lane.interrupted.is_some())
     }
 
     pub fn calls_under_way(&self) -> usize {
@@ -189,6 +240,8 @@ impl Model {
     // ---- subscriptions ----------------------------------------------------------------------
 
     pub fn subscribe(&mut self, session: u8, topic: u8, lane: u32, overlaps: bool) -> Id {
+        let was_there = self.is_on(session, topic);
+        self.is_news = true;
         self.sequence += 1;
         self.sessions.entry(session).or_default();
         self.listed.push(Listed {
@@ -204,22 +257,55 @@ impl Model {
             sent: Vec::new(),
             got: Vec::new(),
             lost: Vec::new(),
+            is_exact: true,
         });
-        self.sequence
+        let id = self.sequence;
+        if topic >= WATCH && !self.watched.contains(&(topic - WATCH, lane)) {
+            self.watched.push((topic - WATCH, lane));
+        }
+        if !was_there {
+            self.tell(session, topic, false, true);
+        }
+        id
+    }
+
+    /// Ends the subscriptions, in that order.
+    pub fn cancel_all(&mut self, ended: &[Id]) {
+        for &id in ended {
+            let s = self.find(id);
+            if std::mem::replace(&mut s.cancelled, true) {
+                continue;
+            }
+            self.is_news = true;
+            let s = self.find(id);
+            s.mailbox.clear();
+            let (session, topic) = (s.session, s.topic);
+            if !self.is_on(session, topic) {
+                self.tell(session, topic, true, false);
+            }
+            if !self.live().any(|s| s.session == session) {
+                self.identities.remove(&session);
+            }
+            self.overlapping.retain(|(other, _)| *other != id);
+            for session in self.sessions.values_mut() {
+                session.queue.retain(|(other, _)| *other != id);
+            }
+            for lane in self.lanes.values_mut() {
+                lane.replays.retain(|entry| entry.one != Some(id));
+            }
+            self.forget();
+        }
     }
 
     pub fn cancel_where(&mut self, which: impl Fn(&Listed) -> bool) {
-        let mut gone = Vec::new();
-        for s in self.listed.iter_mut().filter(|s| !s.cancelled && which(s)) {
-            s.cancelled = true;
-            s.mailbox.clear();
-            gone.push(s.id);
-        }
-        self.overlapping.retain(|(id, _)| !gone.contains(id));
-        for session in self.sessions.values_mut() {
-            session.queue.retain(|(id, _)| !gone.contains(id));
-        }
-        self.forget();
+        let ended: Vec<_> = self.live().filter(|s| which(s)).map(|s| s.id).collect();
+        self.cancel_all(&ended);
+    }
+
+    /// The first subscriptions of a session, of those before a place in the hub's sequence.
+    pub fn first_of(&self, session: u8, most: usize, before: u64) -> Vec<Id> {
+        let own = self.live().filter(|s| s.session == session).map(|s| s.id);
+        own.filter(|id| *id < before).take(most).collect()
     }
 
     /// Forgets sessions and topics that nothing is left of.
@@ -235,25 +321,27 @@ impl Model {
                     || live.iter().any(|l| (l.1, l.2) == (topic, key))
             });
         }
+        self.forget_watched(&live);
     }
 
     // ---- sends ------------------------------------------------------------------------------
 
-    /// Sends; returns the message, who has to be woken, and whether a burst of losses began.
-    pub fn publish(&mut self, topic: u8, except: Option<u8>) -> (Message, Vec<u32>, bool) {
+    /// Sends; returns the message, and who has to be woken.
+    pub fn publish(&mut self, topic: u8, audience: Audience<u8>) -> (Message, Vec<u32>) {
         self.published += 1;
         let message = self.sequence + 1;
-        let (mut woken, mut burst) = (Vec::new(), false);
+        let mut woken = Vec::new();
         let entry = Entry {
             message,
             topic,
-            except,
+            audience,
+            one: None,
         };
+        if self.keep_sent(&entry) {
+            self.sequence = message;
+        }
         for lane in [POOL, LOOP, INLINE, TRANSIENT] {
-            let gets: Vec<_> = (self.live())
-                .filter(|s| s.topic == topic && s.lane == lane && Some(s.session) != except)
-                .map(|s| s.id)
-                .collect();
+            let gets: Vec<_> = self.left(lane, &entry, 0).collect();
             if gets.is_empty() {
                 continue;
             }
@@ -261,28 +349,31 @@ impl Model {
             for id in gets {
                 self.find(id).sent.push(message);
             }
-            burst |= self.append(lane, entry);
+            self.append(lane, entry);
             if self.hire(lane) {
                 woken.push(lane);
             }
         }
-        (message, woken, burst)
+        (message, woken)
     }
 
-    fn append(&mut self, lane: u32, entry: Entry) -> bool {
+    fn append(&mut self, lane: u32, entry: Entry) {
         let (topic, overflow) = (entry.topic, self.overflow);
         let state = self.lane(lane);
         if state.log.iter().filter(|e| e.topic == topic).count() < LIMIT as usize {
             state.log.push_back(entry);
-            return false;
+            return;
         }
         let burst = state.bursts.entry(topic).or_default();
         *burst += 1;
-        let first = *burst == 1;
+        if *burst == 1 {
+            self.losses.push(Lost::FellBehind(lane, entry.message));
+        }
         if overflow == OverflowPolicy::DropNewest {
             self.dropped += self.lose_for_all(lane, &entry, 0);
-            return first;
+            return;
         }
+        let state = self.lane(lane);
         state.log.push_back(entry);
         let oldest = state.log.iter().position(|e| e.topic == topic);
         let lost = oldest.and_then(|at| state.log.remove(at)).expect("full");
@@ -292,7 +383,6 @@ impl Model {
         if is_compacted {
             self.count_given_way(lane, Message::MAX);
         }
-        first
     }
 
     /// Counts what gave way and was sent earlier than `before`: who is left now lost it.
@@ -305,7 +395,7 @@ impl Model {
         self.dropped += lost.sum::<usize>();
     }
 
-    fn hire(&mut self, lane: u32) -> bool {
+    pub fn hire(&mut self, lane: u32) -> bool {
         let workers = if lane == POOL { WORKERS } else { 1 };
         let lane = self.lane(lane);
         let hired = lane.awake <= lane.calling && lane.awake < workers;
@@ -316,14 +406,19 @@ impl Model {
     // ---- dispatch ---------------------------------------------------------------------------
 
     /// Those who are left to get a message, after the one that was taken last.
-    fn left(&self, lane: u32, entry: &Entry, after: Id) -> impl Iterator<Item = Id> {
+    pub fn left(&self, lane: u32, entry: &Entry, after: Id) -> impl Iterator<Item = Id> {
         let entry = *entry;
         self.live()
             .filter(move |s| {
-                (s.topic, s.lane) == (entry.topic, lane)
-                    && s.id > after
-                    && s.id < entry.message
-                    && Some(s.session) != entry.except
+                let gets = match (entry.one, entry.audience) {
+                    (Some(one), _) => s.id == one,
+                    (None, Audience::Everyone) => true,
+                    (None, Audience::Others(except)) => s.session != except,
+                    (None, Audience::Only(session)) => s.session == session,
+                };
+                let was_there = entry.one.is_some() || s.id < entry.message;
+                let is_on = (s.topic, s.lane) == (entry.topic, lane);
+                gets && was_there && is_on && s.id > after
             })
             .map(|s| s.id)
     }
@@ -346,6 +441,9 @@ impl Model {
         if let Some(walk) = self.lane(lane).interrupted.take() {
             return Some(walk);
         }
+        if let Some(entry) = self.lane(lane).replays.pop_front() {
+            return Some(Walk::new(entry));
+        }
         loop {
             let first = self.lane(lane).log.front().map(|entry| entry.message);
             self.count_given_way(lane, first.unwrap_or(Message::MAX));
@@ -357,25 +455,30 @@ impl Model {
             } else {
                 None
             };
+            let tells_nothing = self.tells_nothing(entry.message);
             self.forget();
             let on = |s: &Listed| (s.topic, s.lane) == (entry.topic, lane);
-            if self.live().any(on) {
-                return Some(Walk {
-                    entry,
-                    after: 0,
-                    burst,
-                });
+            if self.live().any(on) && !tells_nothing {
+                let walk = Walk::new(entry);
+                return Some(Walk { burst, ..walk });
             }
         }
     }
 
     /// As a deliverer does that walks alone; without a message, it sleeps.
     pub fn next_walk(&mut self, lane: u32) -> Option<Walk> {
-        let walk = self.pop(lane);
-        if walk.is_none() {
-            self.lane(lane).awake = 0;
+        let mut walk = self.pop(lane);
+        match &mut walk {
+            None => self.lane(lane).awake = 0,
+            Some(walk) => self.tell_caught_up(lane, walk),
         }
         walk
+    }
+
+    fn tell_caught_up(&mut self, lane: u32, walk: &mut Walk) {
+        let (message, burst) = (walk.entry.message, walk.burst.take());
+        let told = burst.map(|burst| Lost::CaughtUp(lane, message, burst));
+        self.losses.extend(told);
     }
 
     pub fn take_next(&mut self, lane: u32, walk: &mut Walk) -> Option<Id> {
@@ -416,44 +519,67 @@ impl Model {
         let lost = match self.overflow {
             OverflowPolicy::DropOldest => self.find(id).mailbox.pop_front(),
             OverflowPolicy::DropNewest => self.find(id).mailbox.pop_back(),
-            OverflowPolicy::Unsubscribe => return Parked::CutOff(self.expel(id)),
+            OverflowPolicy::Unsubscribe => {
+                self.expel(id, message);
+                return Parked::Lost;
+            }
         };
-        Parked::Dropped(self.lose(id, lost.expect("full")))
+        self.lose(id, lost.expect("full"), message);
+        Parked::Lost
     }
 
-    /// Notes that a handler does not get a message; returns the size of the burst.
-    fn lose(&mut self, id: Id, message: Message) -> u32 {
+    /// Notes that a handler does not get a message, because of another one or of itself.
+    fn lose(&mut self, id: Id, message: Message, because: Message) {
         let s = self.find(id);
         s.lost.push(message);
         s.burst += 1;
-        s.burst
+        if s.burst == 1 {
+            self.losses.push(Lost::Dropped(id, because));
+        }
+        self.dropped += 1;
     }
 
-    /// Ends a subscription; returns how many messages wait for it, wherever.
-    fn expel(&mut self, id: Id) -> u32 {
+    /// Ends a subscription, with the messages that wait for it, wherever.
+    fn expel(&mut self, id: Id, because: Message) {
         let mail = self.find(id).mailbox.len();
         let queues = self.sessions.values().map(|s| &s.queue);
         let calls = queues.chain([&self.overlapping]).flatten();
         let lost = mail + calls.filter(|(other, _)| *other == id).count();
         self.cancel_where(|s| s.id == id);
-        u32::try_from(lost).expect("few")
+        self.dropped += lost;
+        let lost = u32::try_from(lost).expect("few");
+        self.losses.push(Lost::Expelled(id, because, lost));
     }
 
-    pub fn unpark(&mut self, id: Id) -> (Option<Message>, Option<u32>) {
+    pub fn unpark(&mut self, id: Id) -> Option<Message> {
         let s = self.find(id);
-        if let Some(message) = s.mailbox.pop_front() {
-            return (Some(message), None);
+        let next = s.mailbox.pop_front();
+        if next.is_none() {
+            s.under_way -= 1;
+            self.recover(id, None);
         }
-        s.under_way -= 1;
-        let burst = std::mem::take(&mut s.burst);
-        (None, (burst > 0).then_some(burst))
+        next
     }
 
-    pub fn has_mail(&mut self, id: Id) -> (bool, Option<u32>) {
-        if !self.find(id).mailbox.is_empty() {
-            return (true, None);
+    /// Ends a burst of losses, if one goes on.
+    fn recover(&mut self, id: Id, message: Option<Message>) {
+        let burst = std::mem::take(&mut self.find(id).burst);
+        if burst > 0 {
+            self.losses.push(Lost::Recovered(id, message, burst));
         }
-        (false, self.unpark(id).1)
+    }
+
+    pub fn has_mail(&mut self, id: Id) -> bool {
+        !self.find(id).mailbox.is_empty() || self.unpark(id).is_some()
+    }
+
+    pub fn forsake(&mut self, id: Id) -> usize {
+        let s = self.find(id);
+        s.under_way -= 1;
+        let count = s.mailbox.len();
+        s.lost.extend(s.mailbox.drain(..));
+        self.dropped += count;
+        count
     }
 
     pub fn resume(&mut self, lane: u32, id: Id) -> bool {
@@ -479,9 +605,8 @@ impl Model {
                 }
             }
             // A report can take long: nobody's call waits for it.
-            match self.losses.last() {
-                None | Some(Lost::Dropped(_, _, 2..)) => {}
-                Some(_) => return None,
+            if !self.losses.is_empty() {
+                return None;
             }
         }
         None
@@ -490,9 +615,8 @@ impl Model {
     fn take_logged(&mut self) -> Option<(Id, Message)> {
         loop {
             let mut walk = self.pop(POOL)?;
-            if let Some(burst) = walk.burst.take() {
-                let message = walk.entry.message;
-                self.losses.push(Lost::CaughtUp(message, burst));
+            if walk.burst.is_some() {
+                self.tell_caught_up(POOL, &mut walk);
                 self.lane(POOL).interrupted = Some(walk);
                 return None;
             }
@@ -532,13 +656,7 @@ impl Model {
     }
 
     fn is_free(&mut self, id: Id, message: Message) -> bool {
-        match self.park(id, message) {
-            Parked::Free => return true,
-            Parked::Dropped(count) => self.losses.push(Lost::Dropped(id, message, count)),
-            Parked::CutOff(count) => self.losses.push(Lost::CutOff(id, message, count)),
-            Parked::Waiting => {}
-        }
-        false
+        self.park(id, message) == Parked::Free
     }
 
     /// Where the calls of a handler wait for a worker.
@@ -566,13 +684,11 @@ impl Model {
             }
             OverflowPolicy::DropNewest => self.queue(id).pop_back(),
             OverflowPolicy::Unsubscribe => {
-                let count = self.expel(id);
-                self.losses.push(Lost::CutOff(id, message, count));
+                self.expel(id, message);
                 return false;
             }
         };
-        let count = self.lose(id, lost.expect("full").1);
-        self.losses.push(Lost::Dropped(id, message, count));
+        self.lose(id, lost.expect("full").1, message);
         false
     }
 
@@ -583,17 +699,13 @@ impl Model {
     }
 
     fn hand_out(&mut self, id: Id, message: Message, claimed: Option<u8>) -> Call {
-        let is_caught_up = !self.is_queued(id);
-        let burst = if is_caught_up {
-            std::mem::take(&mut self.find(id).burst)
-        } else {
-            0
-        };
+        if !self.is_queued(id) {
+            self.recover(id, Some(message));
+        }
         Call {
             id,
             message,
             claimed,
-            burst: (burst > 0).then_some(burst),
             hired: self.call_out(),
         }
     }
@@ -702,7 +814,8 @@ impl Model {
         let is_asleep = |lane: &Lane| lane.awake == 0 && lane.resumed.is_empty();
         let is_quiet = |key: &u32| !self.has_log(*key) && is_asleep(&self.lanes[key]);
         let goes_on = self.listed.iter().any(|s| s.under_way > 0);
-        self.pending() == 0 && !goes_on && self.lanes.keys().all(is_quiet)
+        let is_told = self.losses.is_empty();
+        self.pending() == 0 && !goes_on && is_told && self.lanes.keys().all(is_quiet)
     }
 
     /// Closes; returns who has to be woken, because no send will do that any more.
@@ -724,8 +837,8 @@ impl Model {
         }
     }
 
-    /// Gives up everything but the messages that deliverers are in the middle of; returns how many
-    /// deliveries are lost by it.
+    /// Gives up everything, and with it the messages that deliverers are in the middle of; returns
+    /// how many deliveries are lost by it.
     pub fn give_up(&mut self, in_hand: &[(u32, Walk)]) -> usize {
         for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
             self.count_given_way(lane, Message::MAX);
@@ -743,12 +856,15 @@ impl Model {
             self.dropped += s.mailbox.len();
             s.lost.extend(s.mailbox.drain(..));
         }
+        for (lane, walk) in in_hand {
+            self.dropped += self.lose_walk(*lane, walk);
+        }
         let given_up = self.dropped - dropped;
         assert_eq!(given_up, lost(self) - before, "counted, each once");
-        for (lane, walk) in in_hand {
-            self.lose_walk(*lane, walk);
-        }
         self.check_accounts();
+        self.end_history();
+        self.is_news = true;
+        self.watched.clear();
         self.cancel_where(|_| true);
         self.finished = true;
         given_up
@@ -776,12 +892,16 @@ impl Model {
         }
         self.overlapping.clear();
         self.run_queue.clear();
+        self.losses.clear();
         for s in &mut self.listed {
             s.mailbox.clear();
             (s.under_way, s.burst) = (0, 0);
+            // What it was still to be told is the parent's to tell.
+            s.is_exact &= s.sent.len() == s.got.len();
             s.sent = [&s.got[..], &s.lost[..]].concat();
             s.sent.sort_unstable();
         }
+        self.records.iter_mut().for_each(Record::close);
         self.forget();
     }
 
@@ -799,8 +919,8 @@ impl Model {
     pub fn check(&self) {
         for (&key, lane) in &self.lanes {
             assert!(
-                lane.awake > 0 || lane.log.is_empty() || self.is_interrupted(key),
-                "lane {key} is asleep with messages in its log"
+                lane.awake > 0 || !lane.is_logged() || self.is_interrupted(key),
+                "lane {key} is asleep with messages to dispatch"
             );
         }
         let pool = self.lanes.get(&POOL);

@@ -319,3 +319,29 @@ def test_a_goodbye_from_another_thread_holds_on_every_loop():
         loop.close()
 
     assert recorders == [[0], [0]]
+
+
+def test_a_session_with_very_many_topics_leaves_them_some_at_a_time_and_others_go_on():
+    hub, got, late = PubSubHub(), Recorder(), Recorder()
+    left: list[int] = []
+
+    class Handler:
+        def __call__(self, topic: str, message: Any) -> None: ...
+
+        def __del__(self) -> None:
+            if not left:
+                left.append(hub.stats().subscriptions)
+                hub.send_all("meanwhile")
+                hub.subscribe_topic("ann", "topic 49999", late.record)
+
+    for number in range(50_000):
+        hub.subscribe_topic("ann", f"topic {number}", Handler())
+    hub.subscribe("bob", got.record)
+    hub.unsubscribe_all("ann")
+    hub.send_all_on_topic("topic 49999", "afterwards")
+
+    assert 10_000 < left[0] < 50_000
+    assert got == ["meanwhile"]
+    # Who comes while the others leave stays.
+    assert late == [("topic 49999", "afterwards")]
+    assert hub.stats().subscriptions == 2

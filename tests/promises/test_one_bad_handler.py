@@ -227,19 +227,15 @@ def test_a_log_handler_may_use_the_hub(bus: Bus, log: Any):
     got = bus.recorder()
     bus.subscribe("ann", bus.handler(crash))
     bus.subscribe_topic("admin", "errors", got.handler)
-    reporter = Reporter()
-    logging.getLogger("pagebus").addHandler(reporter)
-    try:
+    with log.beside(Reporter()):
         bus.hub.send_all("hello")
         bus.settle()
-    finally:
-        logging.getLogger("pagebus").removeHandler(reporter)
 
     assert got == [("errors", "ERROR")]
     log.take(1)
 
 
-def test_a_log_handler_that_raises_hurts_nobody(bus: Bus, log: Any):
+def test_a_log_handler_that_raises_hurts_nobody(bus: Bus, log: Any, told: list[Any]):
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             raise OSError("the disk is full")
@@ -247,19 +243,14 @@ def test_a_log_handler_that_raises_hurts_nobody(bus: Bus, log: Any):
     got = bus.recorder()
     bus.subscribe("ann", bus.handler(crash))
     bus.subscribe("bob", got.handler)
-    broken = Broken()
-    logging.getLogger("pagebus").addHandler(broken)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            # What cannot be logged goes to sys.unraisablehook, as in a __del__.
-            patch.setattr("sys.unraisablehook", lambda _: None)
-            bus.hub.send_all(1)
-            bus.hub.send_all(2)
-            bus.settle()
-    finally:
-        logging.getLogger("pagebus").removeHandler(broken)
+    with log.beside(Broken()):
+        bus.hub.send_all(1)
+        bus.hub.send_all(2)
+        bus.settle()
 
     assert got == [1, 2]
+    # What cannot be logged goes to sys.unraisablehook, as in a __del__.
+    assert [type(error) for error in told] == [OSError, OSError]
     log.take(2)
 
 

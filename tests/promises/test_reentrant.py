@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from delivery_modes import DEADLINE, Bus, Recorder, in_threads, numbers
+from delivery_modes import DEADLINE, Bus, Recorder, collect_garbage, in_threads, numbers
 from pagebus import PubSub, PubSubHub, Subscription
 
 # ---- inside a handler ------------------------------------------------------------------------
@@ -178,13 +178,12 @@ def test_a_handler_may_ask_for_the_numbers(bus: Bus):
     assert (seen["published"], seen["sessions"], seen["subscriptions"]) == (1, 1, 1)
 
 
-@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_a_handler_may_drop_the_last_reference_to_the_hub(bus: Bus):
     got = Recorder()
 
     def forget(message: Any) -> None:
         bus.hub = None
-        gc.collect()
+        collect_garbage()
         got.record(message)
 
     bus.hub = bus.new_hub()
@@ -278,7 +277,6 @@ class Meddler:
         self.meddle()
 
 
-@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_handlers_may_use_the_hub_when_hashed_compared_and_deleted(inline_bus: Bus):
     hub, got, gossip = inline_bus.hub, Recorder(), Recorder()
     inline_bus.subscribe_topic("listener", "gossip", gossip.record)
@@ -291,14 +289,13 @@ def test_handlers_may_use_the_hub_when_hashed_compared_and_deleted(inline_bus: B
 
     hub.unsubscribe("ann")
     hub.unsubscribe_all("ann")
-    gc.collect()
+    collect_garbage()
     hub.send_all("nobody")
     assert len(got) == 3
     assert gossip
     assert hub.stats().subscriptions == 1
 
 
-@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_handlers_may_use_the_hub_when_hashed_and_deleted_on_the_executor(executor_bus: Bus):
     hub, got = executor_bus.hub, Recorder()
     for name in "abcabc":
@@ -309,7 +306,7 @@ def test_handlers_may_use_the_hub_when_hashed_and_deleted_on_the_executor(execut
     executor_bus.settle()
     hub.unsubscribe_all("ann")
     executor_bus.settle()
-    gc.collect()
+    collect_garbage()
 
     assert sorted(got) == sorted((name, message) for name in "abc" for message in range(10))
     assert hub.stats().subscriptions == 0
@@ -418,7 +415,6 @@ class LastWords:
         self.hub.unsubscribe_all("nobody")
 
 
-@pytest.mark.thread_unsafe(reason="garbage is collected by one thread at a time")
 def test_messages_may_use_the_hub_when_they_go(bus: Bus, log: Any):
     heard, got = Recorder(), bus.recorder()
     bus.hub = bus.new_hub(max_pending=5)
@@ -436,7 +432,7 @@ def test_messages_may_use_the_hub_when_they_go(bus: Bus, log: Any):
     bus.settle()
     if gate:
         gate.arrivals.clear()
-    gc.collect()
+    collect_garbage()
     bus.settle()
 
     assert len(heard) == 20
@@ -452,7 +448,7 @@ def garbage_collected_all_the_time() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.collect()
+        collect_garbage()
 
 
 class Garbage:

@@ -115,7 +115,8 @@ def test_an_executor_that_was_shut_down_by_a_handler_is_the_senders_error(log: A
         hub.send_all("too late")
     assert got == ["shut down"]
     assert (numbers(hub)["dropped"], numbers(hub)["pending"]) == (1, 0)
-    log.take(1)
+    (record,) = log.take(1)
+    assert record.getMessage().startswith("1 message could not be delivered")
 
 
 def test_what_waited_for_an_awaitable_when_the_executor_was_shut_down_is_reported_once(log: Any):

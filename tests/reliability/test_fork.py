@@ -27,6 +27,14 @@ def new_loop():
     # Without a kernel object that both processes would share, as epoll's is.
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
+def running_loop():
+    loop = new_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+def disable_log():
+    logging.getLogger("pagebus").disabled = True
+
 def fork(body):
     pid = os.fork()
     if pid:
@@ -76,6 +84,21 @@ def run_until(loop, got, count):
     loop.run_until_complete(asyncio.wait_for(wait(), 20))
 
 got = Got()
+
+# Programs whose messages do not come by themselves say how they come.
+def wait_for(count):
+    got.wait(count)
+
+def begin(handler):
+    hub.subscribe("ann", handler)
+    hub.send_all("before")
+    wait_for(1)
+
+def use(messages):
+    for message in messages:
+        hub.send_all(message)
+    wait_for(1 + len(messages))
+    return got
 """
 
 
@@ -94,24 +117,11 @@ def ends_well(body: str, seconds: float = 60) -> None:
 WAYS = {
     "inline": """
         hub = PubSubHub()
-        hub.subscribe("ann", got.record)
-        hub.send_all("before")
-
-        def use(messages):
-            for message in messages:
-                hub.send_all(message)
-            return got
+        begin(got.record)
     """,
     "on an executor": """
         hub = PubSubHub(executor=ThreadPoolExecutor(2))
-        hub.subscribe("ann", got.record)
-        hub.send_all("before")
-        got.wait(1)
-
-        def use(messages):
-            for message in messages:
-                hub.send_all(message)
-            return got.wait(1 + len(messages))
+        begin(got.record)
     """,
     "on an executor of daemon threads": """
         class Daemons:
@@ -119,27 +129,16 @@ WAYS = {
                 threading.Thread(target=job, daemon=True).start()
 
         hub = PubSubHub(executor=Daemons())
-        hub.subscribe("ann", got.record)
-        hub.send_all("before")
-        got.wait(1)
-
-        def use(messages):
-            for message in messages:
-                hub.send_all(message)
-            return got.wait(1 + len(messages))
+        begin(got.record)
     """,
     "on a loop that each process runs": """
         loop = new_loop()
         hub = PubSubHub(loop)
-        hub.subscribe("ann", got.record_async)
-        hub.send_all("before")
-        run_until(loop, got, 1)
 
-        def use(messages):
-            for message in messages:
-                hub.send_all(message)
-            run_until(loop, got, 1 + len(messages))
-            return got
+        def wait_for(count):
+            run_until(loop, got, count)
+
+        begin(got.record_async)
     """,
     "on a loop of each process's own": """
         hub = PubSubHub()
@@ -180,64 +179,44 @@ def test_parent_and_children_deliver_their_own_messages_once(way: str):
     )
 
 
+ON_A_LOOP = """
+        loop = new_loop()
+        hub = PubSubHub(loop)
+
+        def wait_for(count):
+            run_until(loop, got, count)
+"""
+
 QUEUED = {
     "for a busy worker": """
         inside, gate = threading.Event(), threading.Event()
 
-        def slow(message):
+        def handler(message):
             inside.set()
             gate.wait(20)
             got.record(message)
 
         hub = PubSubHub(executor=ThreadPoolExecutor(1))
-        hub.subscribe("ann", slow)
-        for message in range(5):
-            hub.send_all(message)
-        inside.wait(20)
-
-        def go_on(count):
-            gate.set()
-            got.wait(count)
+        begun, go_on = inside.wait, gate.set
     """,
-    "for a loop that does not run yet": """
-        loop = new_loop()
-        hub = PubSubHub(loop)
-        hub.subscribe("ann", got.record_async)
-        for message in range(5):
-            hub.send_all(message)
-
-        def go_on(count):
-            run_until(loop, got, count)
+    "for a loop that does not run yet": f"""{ON_A_LOOP}
+        handler, begun, go_on = got.record_async, tuple, tuple
     """,
-    "for a handler that awaits something": """
-        loop = new_loop()
-        hub, gate = PubSubHub(loop), asyncio.Event()
+    "for a handler that awaits something": f"""{ON_A_LOOP}
+        gate = asyncio.Event()
 
-        async def slow(message):
+        async def handler(message):
+            got.record(message)
             if message == 0:
-                got.record(message)
                 await gate.wait()
-            else:
-                got.record(message)
 
-        hub.subscribe("ann", slow)
-        for message in range(5):
-            hub.send_all(message)
-        run_until(loop, got, 1)
-
-        def go_on(count):
-            gate.set()
-            run_until(loop, got, count)
+        begun, go_on = lambda: wait_for(1), gate.set
     """,
-    "for an awaitable that a handler returned": """
-        loop = new_loop()
-        hub = PubSubHub(loop)
-        hub.subscribe("ann", lambda message: got.record_async(message))
-        for message in range(5):
-            hub.send_all(message)
+    "for an awaitable that a handler returned": f"""{ON_A_LOOP}
+        def handler(message):
+            return got.record_async(message)
 
-        def go_on(count):
-            run_until(loop, got, count)
+        begun, go_on = tuple, tuple
     """,
 }
 
@@ -247,16 +226,23 @@ def test_what_is_queued_at_a_fork_is_the_parents_to_deliver(queued: str):
     ends_well(
         textwrap.dedent(queued)
         + textwrap.dedent("""
+        hub.subscribe("ann", handler)
+        for message in range(5):
+            hub.send_all(message)
+        begun()
+
         def child():
             before = list(got)
             hub.send_all("child")
-            go_on(len(before) + 1)
+            go_on()
+            wait_for(len(before) + 1)
             assert got == [*before, "child"], got
             assert (hub.stats().pending, hub.stats().dropped) == (0, 0), hub.stats()
 
         assert ended_well(fork(child))
         assert ended_well(fork(hub.stats))
-        go_on(5)
+        go_on()
+        wait_for(5)
         assert got == list(range(5)), got
     """)
     )
@@ -341,11 +327,8 @@ def test_what_a_child_sends_inside_the_handler_that_forked_it_is_delivered_there
 def test_a_fork_while_eight_threads_send_leaves_every_child_a_hub_that_works():
     ends_well(
         f"""
-        import logging
-        logging.getLogger("pagebus").disabled = True  # Of messages that are dropped.
-        loop = new_loop()
-        threading.Thread(target=loop.run_forever, daemon=True).start()
-        workers, inline = PubSubHub(loop, ThreadPoolExecutor(4)), PubSubHub()
+        disable_log()  # Of messages that are dropped.
+        workers, inline = PubSubHub(running_loop(), ThreadPoolExecutor(4)), PubSubHub()
         at_inline, mine = Got(), threading.local()
 
         for number in range(4):
@@ -389,16 +372,58 @@ def test_a_fork_while_eight_threads_send_leaves_every_child_a_hub_that_works():
     )
 
 
+def test_a_loss_that_is_being_reported_at_a_fork_does_not_keep_the_child_from_reporting_its_own():
+    ends_well("""
+        disable_log()
+        told, reporting, go_on = Got(), threading.Event(), threading.Event()
+        inside, gate = threading.Event(), threading.Event()
+
+        def report(overflow):
+            told.record(overflow.dropped)
+            reporting.set()
+            go_on.wait(20)
+
+        def blocked(message):
+            inside.set()
+            gate.wait(20)
+
+        def overflow():
+            # Bob has every message before the next is sent, and Ann does not get beyond the first.
+            for message in range(4):
+                hub.send_all(message)
+                got.wait(message + 1)
+                inside.wait(20)
+
+        hub = PubSubHub(executor=ThreadPoolExecutor(4), max_pending=1, on_overflow=report)
+        hub.subscribe("ann", blocked)
+        hub.subscribe("bob", got.record)
+        overflow()
+        reporting.wait(20)
+
+        def child():
+            for each in (told, got):
+                each.grew = threading.Condition()
+                del each[:]
+            inside.clear()
+            go_on.set()
+            overflow()
+            gate.set()
+            assert told.wait(2) == [1, 2], told
+
+        assert ended_well(fork(child))
+        go_on.set()
+        gate.set()
+        assert told.wait(2) == [1, 2], told
+    """)
+
+
 # ---- what cannot come along ------------------------------------------------------------------
 
 
 def test_a_loop_that_runs_in_the_parent_is_an_error_of_sends_and_subscriptions_in_the_child():
     ends_well("""
-        import logging
-        logging.getLogger("pagebus").disabled = True
-        loop = new_loop()
-        threading.Thread(target=loop.run_forever, daemon=True).start()
-        hub = PubSubHub(loop)
+        disable_log()
+        hub = PubSubHub(running_loop())
         hub.subscribe("ann", got.record_async)
         hub.send_all("before")
         got.wait(1)
@@ -448,8 +473,7 @@ def test_subscriptions_on_a_loop_that_was_found_running_end_in_the_child():
 
 def test_an_executor_of_a_class_of_its_own_is_an_error_in_the_child_if_it_has_threads():
     ends_well("""
-        import logging
-        logging.getLogger("pagebus").disabled = True
+        disable_log()
 
         class Own(ThreadPoolExecutor):
             def __init__(self, greeting):
@@ -501,15 +525,88 @@ def test_an_executor_that_is_shut_down_is_so_in_the_child_too():
         executor.shutdown()
 
         def child():
-            # What the error says is logged, too.
-            logging.disable()
-            try:
-                hub.send_all("too late")
-            except RuntimeError:
-                return
-            raise AssertionError("it was taken")
+            disable_log()  # What the error says is logged, too.
+            refused(lambda: hub.send_all("too late"))
 
         assert ended_well(fork(child))
+    """)
+
+
+def test_a_hook_that_forks_leaves_the_call_that_it_comes_before_to_the_parent():
+    ends_well("""
+        forked, gate, children = threading.Event(), threading.Event(), []
+        logging.disable()  # Of the losses.
+
+        class Pool(ThreadPoolExecutor):
+            def submit(self, job):
+                future = super().submit(job)
+                # A child's copy of the worker ends its process once it has nothing more to do.
+                future.add_done_callback(lambda _: forked.is_set() and os._exit(len(got) - 1))
+                return future
+
+        def tell(overflow):
+            if overflow.dropped > 1:
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(30)
+                    forked.set()
+                else:
+                    children.append(child)
+
+        def handler(message):
+            got.record(message)
+            gate.wait()
+
+        other = Got()
+        executor = Pool(2)
+        hub = PubSubHub(executor=executor, max_pending=1, on_overflow=tell)
+        hub.subscribe("ann", handler)
+        hub.subscribe("bob", other.record)
+        for message in range(4):
+            hub.send_all(message)
+            other.wait(message + 1)
+            got.wait(1)
+        gate.set()
+        got.wait(2)
+        executor.shutdown()
+
+        assert got == [0, 3]
+        assert [ended_well(child) for child in children] == [True]
+    """)
+
+
+def test_nobody_is_told_in_a_child_of_the_end_that_the_parent_waits_for():
+    ends_well("""
+        told, gate, asleep = Got(), threading.Event(), threading.Event()
+
+        class Loop(asyncio.SelectorEventLoop):
+            def call_soon_threadsafe(self, *args, **kwargs):
+                told.record(os.getpid())
+                return super().call_soon_threadsafe(*args, **kwargs)
+
+        loop = Loop(selectors.SelectSelector())
+        ending = lambda: loop.run_until_complete(hub.aclose(timeout=None))
+        waits = threading.Thread(target=ending, daemon=True)
+        executor = ThreadPoolExecutor(1)
+        hub = PubSubHub(executor=executor)
+        hub.subscribe("ann", lambda message: (got.record(message), gate.wait()))
+        hub.send_all("hello")
+        got.wait(1)
+        waits.start()
+        loop.call_soon_threadsafe(asleep.set)
+        asleep.wait(20)
+
+        def child():
+            assert hub.closed
+            assert told == [os.getppid()], "it is the parent's loop"
+
+        well = ended_well(fork(child))
+        gate.set()
+        waits.join(20)
+        assert well
+        assert told == [os.getpid()] * 2
+        executor.shutdown()
+        loop.close()
     """)
 
 

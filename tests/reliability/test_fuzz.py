@@ -18,8 +18,11 @@ from fuzz import machine
 CORPUS = sorted((Path(fuzz.__file__).parent / "corpus").iterdir())
 
 
-# Some hostile values leave coroutines and tasks behind that nobody has awaited.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    # Some hostile values leave coroutines and tasks behind that nobody has awaited.
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.thread_unsafe(reason="garbage of one run would act in the middle of another"),
+]
 
 
 @pytest.fixture(autouse=True, scope="module")

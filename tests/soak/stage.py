@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from delivery_modes import DEADLINE, LOOPS, LoopThread, WatchedExecutor
+from delivery_modes import LOOPS, LoopThread, WatchedExecutor
 from pagebus import PubSubHub
 from soak.audience import Seat, Send, Sender, Session, tick
 from soak.plan import JOINS, SENDS, TOPICS, Size, Step
@@ -176,8 +176,8 @@ def stages(loops: list[LoopThread], executor: WatchedExecutor, size: Size) -> li
     """Every way of delivering, alone and together."""
     return [
         Stage("loop and executor", loops[:1], executor, size, has_loop=True),
-        Stage("loop, inline", loops[1:], None, size, has_loop=True),
-        Stage("subscribers' loops, inline", loops, None, size),
+        Stage("loop and inline", loops[1:], None, size, has_loop=True),
+        Stage("subscribers' loops and inline", loops, None, size),
         Stage("executor", [], executor, size),
         Stage("inline", [], None, size),
     ]
@@ -217,6 +217,3 @@ class Worker:
         """What it has sent since it was asked last."""
         sent, self.senders[hub].sent = self.senders[hub].sent, []
         return sent
-
-
-__all__ = ["DEADLINE", "Stage", "Worker", "loop_threads", "stages"]

@@ -1,0 +1,308 @@
+"""Brokers that linked hubs are tried with: one server, servers with sentinels, and clusters.
+
+Each has a URL, can be emptied, fails in its own way and recovers. Another engine needs one more
+class like these, and a line in ``BROKERS``.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from link_tools import until
+from redis_server import PROGRAMS, RedisServer, Server, free_port
+
+SERVICE = "main"
+
+
+class Broker(Protocol):
+    """What the tests need of a broker."""
+
+    @property
+    def url(self) -> str: ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+    def fail(self) -> None:
+        """Do what brokers do: kill the server that has the most to do."""
+
+    def recover(self) -> None:
+        """Be as before."""
+
+    def ask(self, channel: str, *command: str) -> bytes:
+        """The answer of the server that has a channel; ``{}`` in the command is its name."""
+
+    def listeners(self, channel: str) -> int:
+        """How many nodes a channel is pushed to."""
+
+    def close(self) -> None:
+        """End everything."""
+
+
+def number(answer: bytes) -> int:
+    """The last line of an answer."""
+    return int(answer.split(b"\r\n")[-2].lstrip(b":"))
+
+
+def filled(command: tuple[str, ...], channel: str) -> list[str]:
+    return [part.replace("{}", channel) for part in command]
+
+
+class OneServer:
+    """One server, which comes back with what it has acknowledged."""
+
+    def __init__(self, directory: Path, program: str) -> None:
+        self._server = RedisServer(directory, program=program)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def clear(self) -> None:
+        self._server.tell("FLUSHALL")
+
+    def fail(self) -> None:
+        self._server.kill()
+
+    def recover(self) -> None:
+        self._server.start()
+
+    def ask(self, channel: str, *command: str) -> bytes:
+        return self._server.ask(*filled(command, channel))
+
+    def listeners(self, channel: str) -> int:
+        return number(self.ask(channel, "PUBSUB", "NUMSUB", "{}"))
+
+    def close(self) -> None:
+        self._server.kill()
+
+
+class WithSentinels:
+    """A master and a replica, and three sentinels that let the replica take over."""
+
+    def __init__(self, directory: Path, program: str) -> None:
+        # Full copies begin at once, and the replica is asked often.
+        quick = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+        self.servers = [
+            RedisServer(directory / f"server {place}", *quick, program=program)
+            for place in range(2)
+        ]
+        self.master, self.replica = self.servers
+        self.follow()
+        self.sentinels = [self._sentinel(directory / f"s{n}", program) for n in range(3)]
+        until(self.are_watched, "the sentinels do not find each other")
+
+    def _sentinel(self, directory: Path, program: str) -> Server:
+        directory.mkdir()
+        port, settings = free_port(), directory / "settings"
+        lines = [
+            f"port {port}",
+            "bind 127.0.0.1",
+            f"dir {directory}",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {self.master.port} 2",
+            f"sentinel down-after-milliseconds {SERVICE} 500",
+            f"sentinel failover-timeout {SERVICE} 1500",
+        ]
+        settings.write_text("\n".join(lines) + "\n")
+        return Server(port, directory, [program, str(settings), "--sentinel"])
+
+    def are_watched(self) -> bool:
+        def says(sentinel: Server, name: bytes, count: int) -> bool:
+            words = sentinel.ask("SENTINEL", "MASTER", SERVICE).split(b"\r\n")
+            return int(words[words.index(name) + 2]) >= count
+
+        return all(
+            says(sentinel, b"num-other-sentinels", 2) and says(sentinel, b"num-slaves", 1)
+            for sentinel in self.sentinels
+        )
+
+    @property
+    def url(self) -> str:
+        """With it, what the master has acknowledged the replica has as well."""
+        return f"{self.url_without_waiting}?wait_replicas=1"
+
+    @property
+    def url_without_waiting(self) -> str:
+        sentinels = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{sentinels}/{SERVICE}/0"
+
+    def clear(self) -> None:
+        self.master.tell("FLUSHALL")
+        until(lambda: self.replica.ask("DBSIZE") == b":0\r\n", "the replica is not emptied")
+
+    def fail(self) -> None:
+        self.master.kill()
+        self.master, self.replica = self.replica, self.master
+        until(self.is_promoted, "no replica takes over")
+
+    def is_promoted(self) -> bool:
+        port = str(self.master.port).encode()
+        try:
+            return b"role:master" in self.master.ask("INFO", "replication") and all(
+                port in sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+                for sentinel in self.sentinels
+            )
+        except OSError:
+            # Whoever gets another role closes its connections.
+            return False
+
+    def recover(self) -> None:
+        self.replica.start()
+        self.follow()
+
+    def follow(self) -> None:
+        """Have the replica follow the master."""
+        self.replica.tell("REPLICAOF", "127.0.0.1", str(self.master.port))
+        is_there = lambda: b"master_link_status:up" in self.replica.ask("INFO", "replication")  # noqa: E731
+        until(is_there, "the replica does not follow")
+
+    def ask(self, channel: str, *command: str) -> bytes:
+        return self.master.ask(*filled(command, channel))
+
+    def listeners(self, channel: str) -> int:
+        return number(self.ask(channel, "PUBSUB", "NUMSUB", "{}"))
+
+    def close(self) -> None:
+        for server in (*self.sentinels, *self.servers):
+            server.kill()
+
+
+class Cluster:
+    """Three servers of a cluster, each with a third of the slots."""
+
+    BOUNDS = (0, 5461, 10923, 16384)
+
+    def __init__(self, directory: Path, program: str) -> None:
+        self._directory, self._program = directory, program
+        self.nodes = [self._node() for _ in range(3)]
+        for place, node in enumerate(self.nodes):
+            node.tell("CLUSTER", "SET-CONFIG-EPOCH", str(place + 1))
+            first, last = self.BOUNDS[place], self.BOUNDS[place + 1] - 1
+            node.tell("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+            self.meet(node)
+        until(lambda: all(map(self.is_well, self.nodes)), "no cluster")
+        self._killed = self.nodes[0]
+
+    def _node(self) -> RedisServer:
+        self._last = getattr(self, "_last", -1) + 1
+        bus = free_port()
+        node = RedisServer(
+            self._directory / f"node {self._last}",
+            *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
+            *("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
+            *("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"),
+            program=self._program,
+        )
+        self._buses = {**getattr(self, "_buses", {}), node.port: bus}
+        return node
+
+    def meet(self, node: RedisServer) -> None:
+        first = self.nodes[0].port if hasattr(self, "nodes") else node.port
+        if node.port != first:
+            node.tell("CLUSTER", "MEET", "127.0.0.1", str(first), str(self._buses[first]))
+
+    def is_well(self, node: RedisServer) -> bool:
+        info = node.ask("CLUSTER", "INFO")
+        known = f"cluster_known_nodes:{len(self.nodes)}".encode()
+        return b"cluster_state:ok" in info and b"slots_ok:16384" in info and known in info
+
+    def add_replica(self, master: RedisServer) -> RedisServer:
+        node = self._node()
+        self.nodes.append(node)
+        self.meet(node)
+        master_identity = self.identity(master)
+        until(
+            lambda: not node.ask("CLUSTER", "REPLICATE", master_identity).startswith(b"-"),
+            "no replica",
+        )
+        is_there = lambda: b"master_link_status:up" in node.ask("INFO", "replication")  # noqa: E731
+        until(lambda: is_there() and all(map(self.is_well, self.nodes)), "no replica")
+        # Who does not know it does not vote for it.
+        identity = self.identity(node).encode()
+        is_known = lambda other: identity in other.ask("CLUSTER", "REPLICAS", master_identity)  # noqa: E731
+        until(lambda: all(map(is_known, self.nodes)), "nobody knows the replica")
+        return node
+
+    @staticmethod
+    def identity(node: RedisServer) -> str:
+        return node.tell("CLUSTER", "MYID").split(b"\r\n")[1].decode()
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
+
+    def clear(self) -> None:
+        for node in self.nodes:
+            node.tell("FLUSHALL")
+
+    @staticmethod
+    def slot(channel: str) -> int:
+        tag = channel[channel.index("{") + 1 : channel.index("}")]
+        return binascii.crc_hqx(tag.encode(), 0) % 16384
+
+    def home(self, channel: str) -> RedisServer:
+        """The server that has a channel."""
+        for node in self.nodes:
+            # The others say where it is.
+            if node.process.poll() is None and node.ask("EXISTS", channel).startswith(b":"):
+                return node
+        raise AssertionError(channel)
+
+    def fail(self) -> None:
+        # What is sent to all is there.
+        self._killed = self.home("pagebus:{default:a}")
+        self._killed.kill()
+
+    def recover(self) -> None:
+        self._killed.start()
+        until(lambda: all(map(self.is_well, self.nodes)), "no cluster")
+
+    def move(self, channel: str, to: RedisServer) -> None:
+        """Move a channel's slot to another server, as redis-cli does."""
+        slot, before = str(self.slot(channel)), self.home(channel)
+        to.tell("CLUSTER", "SETSLOT", slot, "IMPORTING", self.identity(before))
+        before.tell("CLUSTER", "SETSLOT", slot, "MIGRATING", self.identity(to))
+        while keys := before.tell("CLUSTER", "GETKEYSINSLOT", slot, "10").split(b"\r\n")[2:-1:2]:
+            there = ("127.0.0.1", str(to.port), "", "0", "5000", "KEYS")
+            before.tell("MIGRATE", *there, *(key.decode() for key in keys))
+        for node in (to, *(node for node in self.nodes if node is not to)):
+            node.tell("CLUSTER", "SETSLOT", slot, "NODE", self.identity(to))
+        # Another move before that could leave the slot with nobody.
+        until(self._agree, "the servers do not agree on where it is")
+
+    def _agree(self) -> bool:
+        """Whether all servers say the same of each: its epoch, and its slots."""
+        return len({self._as_seen_by(node) for node in self.nodes}) == 1
+
+    @staticmethod
+    def _as_seen_by(node: RedisServer) -> frozenset[tuple[bytes, ...]]:
+        lines = [line.split() for line in node.tell("CLUSTER", "NODES").split(b"\n")]
+        lines = [line for line in lines if len(line) > 7]
+        return frozenset((line[0], line[6], *line[8:]) for line in lines)
+
+    def ask(self, channel: str, *command: str) -> bytes:
+        return self.home(channel).ask(*filled(command, channel))
+
+    def listeners(self, channel: str) -> int:
+        return number(self.ask(channel, "PUBSUB", "SHARDNUMSUB", "{}"))
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+KINDS: dict[str, Callable[[Path, str], Broker]] = {
+    "one server": OneServer,
+    "sentinels": WithSentinels,
+    "a cluster": Cluster,
+}
+
+# What is there is tried: every kind, with every program.
+BROKERS: dict[str, Callable[[Path], Broker]] = {
+    f"{name} {kind}": (lambda directory, make=make, path=path: make(directory, path))
+    for name, path in PROGRAMS.items()
+    for kind, make in KINDS.items()
+}

@@ -1,0 +1,219 @@
+//! What the naive model says of presence: who is on a topic is looked up in the list of
+//! subscriptions, and a record is a list of changes.
+
+use std::collections::BTreeMap;
+
+use _core::core::fanout::Audience;
+
+use crate::WATCH;
+use crate::model::{Entry, Id, Message, Model};
+
+/// What a session says of itself.
+pub type Identity = Option<u64>;
+/// Sessions, with what they say of themselves.
+pub type Members = BTreeMap<u8, Identity>;
+
+/// A record of who came and who left, as those who watch get it.
+pub struct Record {
+    message: Message,
+    /// The topic that is watched, and the lane; none if it is the first record of one subscription.
+    place: Option<(u8, u32)>,
+    /// Whether further changes join it.
+    is_open: bool,
+    changes: Vec<Change>,
+}
+
+impl Record {
+    pub fn close(&mut self) {
+        self.is_open = false;
+    }
+}
+
+/// A session came, left, or said something else of itself.
+struct Change {
+    session: u8,
+    was_there: bool,
+    is_there: bool,
+    identity: Identity,
+}
+
+impl Model {
+    pub fn is_on(&self, session: u8, topic: u8) -> bool {
+        let mut live = self.live();
+        live.any(|s| (s.session, s.topic) == (session, topic))
+    }
+
+    fn identity(&self, session: u8) -> Identity {
+        self.identities.get(&session).copied()
+    }
+
+    /// The sessions with subscriptions.
+    pub fn everybody(&self) -> Members {
+        let sessions = self.live().map(|s| s.session);
+        sessions.map(|s| (s, self.identity(s))).collect()
+    }
+
+    /// The sessions that are on a topic.
+    pub fn members(&self, topic: u8) -> Members {
+        let on = self.live().filter(|s| s.topic == topic);
+        on.map(|s| (s.session, self.identity(s.session))).collect()
+    }
+
+    /// Subscribes to the coming and going on a topic: the first record tells who is there. Tells
+    /// whether the lane is to be woken.
+    pub fn watch(&mut self, session: u8, topic: u8, lane: u32) -> (Id, bool) {
+        let id = self.subscribe(session, topic + WATCH, lane, false);
+        let place = Some((topic, lane));
+        let waiting = self.records.iter_mut().filter(|r| r.place == place);
+        waiting.for_each(Record::close);
+        let members = self.members(topic).into_iter();
+        let changes = members.map(|(session, identity)| Change {
+            session,
+            was_there: false,
+            is_there: true,
+            identity,
+        });
+        self.records.push(Record {
+            message: id,
+            place: None,
+            is_open: false,
+            changes: changes.collect(),
+        });
+        (id, self.begin_with(id, &[id]))
+    }
+
+    pub fn identify(&mut self, session: u8, said: u64) {
+        if !self.live().any(|s| s.session == session) {
+            return;
+        }
+        self.is_news = true;
+        self.identities.insert(session, said);
+        let mut topics = Vec::new();
+        for s in self.live().filter(|s| s.session == session) {
+            if !topics.contains(&s.topic) {
+                topics.push(s.topic);
+            }
+        }
+        for topic in topics {
+            self.tell(session, topic, true, true);
+        }
+    }
+
+    /// As [`Self::identify`], unless the session has said something already.
+    pub fn introduce(&mut self, session: u8, said: u64) {
+        if self.identity(session).is_none() {
+            self.identify(session, said);
+        }
+    }
+
+    /// Tells those who watch a topic, lane by lane. A record that waits there takes in the change.
+    pub fn tell(&mut self, session: u8, topic: u8, was_there: bool, is_there: bool) {
+        let identity = self.identity(session);
+        let all = self.watched.clone().into_iter();
+        for (_, lane) in all.filter(|(watched, _)| *watched == topic) {
+            let place = Some((topic, lane));
+            if !self.records.iter().any(|r| r.place == place && r.is_open) {
+                self.log_record(topic, lane);
+            }
+            let mut records = self.records.iter_mut();
+            let open = records.find(|r| r.place == place && r.is_open);
+            open.expect("it was made").changes.push(Change {
+                session,
+                was_there,
+                is_there,
+                identity,
+            });
+        }
+    }
+
+    fn log_record(&mut self, topic: u8, lane: u32) {
+        self.sequence += 1;
+        let message = self.sequence;
+        self.records.push(Record {
+            message,
+            place: Some((topic, lane)),
+            is_open: true,
+            changes: Vec::new(),
+        });
+        let entry = Entry {
+            message,
+            topic: topic + WATCH,
+            audience: Audience::Everyone,
+            one: None,
+        };
+        for id in self.left(lane, &entry, 0).collect::<Vec<_>>() {
+            self.find(id).sent.push(message);
+        }
+        self.lane(lane).log.push_back(entry);
+        if self.hire(lane) {
+            self.woken.push(lane);
+        }
+    }
+
+    /// Who came or says something else of itself, and who left, by a record.
+    pub fn record(&self, message: Message) -> Option<(Members, Members)> {
+        let record = self.records.iter().find(|r| r.message == message)?;
+        let (mut joined, mut left) = (Members::new(), Members::new());
+        for change in &record.changes {
+            let session = change.session;
+            let own = |c: &&Change| c.session == session;
+            let first = record.changes.iter().find(own)?;
+            let last = record.changes.iter().rfind(own)?;
+            if last.is_there {
+                joined.insert(session, last.identity);
+            } else if first.was_there {
+                left.insert(session, last.identity);
+            }
+        }
+        Some((joined, left))
+    }
+
+    /// Takes a message that leaves a log, which no further changes join if it is a record; tells
+    /// whether it is one that has come to nothing.
+    pub fn tells_nothing(&mut self, message: Message) -> bool {
+        let mut records = self.records.iter_mut();
+        if let Some(record) = records.find(|r| r.message == message) {
+            record.close();
+        }
+        let told = self.record(message);
+        let is_empty = told.is_some_and(|(joined, left)| joined.is_empty() && left.is_empty());
+        for s in self.listed.iter_mut().filter(|_| is_empty) {
+            s.sent.retain(|other| *other != message);
+        }
+        is_empty
+    }
+
+    /// Forgets where nobody watches any more and nothing waits for those who did.
+    pub fn forget_watched(&mut self, live: &[(u8, u8, u32)]) {
+        let lanes = &self.lanes;
+        self.watched.retain(|&(topic, key)| {
+            let mut live = live.iter();
+            let mut logs = lanes.get(&key).into_iter().flat_map(|lane| &lane.log);
+            live.any(|l| (l.1, l.2) == (topic + WATCH, key))
+                || logs.any(|entry| entry.topic == topic + WATCH)
+        });
+    }
+
+    /// What is known to who watches, once everything on the way has come.
+    fn knows(&self, told: &[Message]) -> Members {
+        let mut there = Members::new();
+        for &message in told {
+            let (joined, left) = self.record(message).expect("a record");
+            for session in left.keys() {
+                assert!(there.remove(session).is_some(), "who left was there");
+            }
+            there.extend(joined);
+        }
+        there
+    }
+
+    /// Replaying the records, those that wait included, gives who is there.
+    pub fn check_watchers(&self) {
+        for s in self.live().filter(|s| s.topic >= WATCH && s.is_exact) {
+            if s.lost.is_empty() {
+                let there = self.members(s.topic - WATCH);
+                assert_eq!(self.knows(&s.sent), there, "who is there");
+            }
+        }
+    }
+}
