@@ -1,7 +1,8 @@
 """A chat for everybody who opens the page: ``page.pubsub`` to all, on the pagebus hub.
 
 Start it, open the address that it prints in two windows, and talk to yourself.
-FLET_SERVER_PORT in the environment chooses another port.
+FLET_SERVER_PORT in the environment chooses another port. With PAGEBUS_LINK=redis://127.0.0.1:6379/0,
+several of these are one chat.
 """
 
 import os
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 
 import flet as ft
 
+import pagebus
 import pagebus.flet
 
 PORT = int(os.environ.get("FLET_SERVER_PORT", "8550"))
 COLORS = (ft.Colors.INDIGO, ft.Colors.TEAL, ft.Colors.DEEP_ORANGE, ft.Colors.PURPLE)
 
 
+@pagebus.message
 @dataclass(frozen=True)
 class Line:
     """What one person said."""
