@@ -6,19 +6,25 @@ from benches import (
     churn,
     event_loop,
     executor,
+    extras,
     flet_app,
     inline,
     instructions,
+    link,
     memory,
     selectivity,
     send,
     stall,
+    stream,
     threads,
 )
 from benches.contest import Contest
 
 MODULES = (
-    *(inline, event_loop, executor, send, stall, memory, churn, selectivity, threads, flet_app),
+    *(inline, event_loop, executor, send, stall, memory, churn, selectivity, threads, stream),
+    extras,
+    flet_app,
+    link,
     instructions,
 )
 CONTESTS: dict[str, Contest] = {c.name: c for module in MODULES for c in module.CONTESTS}

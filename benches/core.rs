@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
-use _core::core::fanout::Envelope;
+use _core::core::fanout::{Audience, Envelope};
 use _core::core::registry::Scope;
 use _core::core::router::Router;
 use _core::core::subscription::Listener;
@@ -79,7 +79,7 @@ fn timed_sends(hub: &mut Hub, count: u64) -> Duration {
         let burst = left.min(BURST);
         let start = Instant::now();
         for message in 0..burst {
-            black_box(hub.publish(None, None, || message, &mut trash).wake);
+            black_box(hub.publish(None, Audience::Everyone, || message, &mut trash));
         }
         took += start.elapsed();
         while hub.next_fanout(LANE, &mut trash).is_some() {}
@@ -104,7 +104,7 @@ fn walk(criterion: &mut Criterion) {
     let (mut hub, mut trash) = (audience(size), Trash::default());
     criterion.bench_function("publish and walk/10000", |bencher| {
         bencher.iter(|| {
-            hub.publish(None, None, || 0, &mut trash);
+            hub.publish(None, Audience::Everyone, || 0, &mut trash);
             assert_eq!(deliver(&mut hub, &mut trash), size * (size - 1) / 2);
         });
     });
@@ -137,7 +137,7 @@ fn churn(criterion: &mut Criterion) {
 /// A message of a subscriber's, as its deliverer has it in hand.
 fn taken(hub: &mut Hub) -> Option<(Arc<Subscription>, Arc<Envelope<u64>>)> {
     let mut trash = Trash::default();
-    hub.publish(None, None, || 0, &mut trash);
+    hub.publish(None, Audience::Everyone, || 0, &mut trash);
     let fanout = hub.next_fanout(LANE, &mut trash)?;
     let found = fanout.take_next().cloned()?;
     Some((found, fanout.envelope.clone()))
@@ -152,7 +152,7 @@ fn park(criterion: &mut Criterion) {
     criterion.bench_function("park and unpark", |bencher| {
         bencher.iter(|| {
             black_box(hub.park(&subscription, &envelope, &mut trash));
-            let (message, _) = hub.unpark(&subscription);
+            let message = hub.unpark(&subscription, Some(&envelope));
             assert!(message.is_some());
         });
     });
@@ -175,8 +175,7 @@ fn topics(criterion: &mut Criterion) {
     group.bench_function("publish, unheard", |bencher| {
         bencher.iter(|| {
             black_box(
-                hub.publish(Some(b"nowhere"), None, || 0, &mut trash)
-                    .wake
+                hub.publish(Some(b"nowhere"), Audience::Everyone, || 0, &mut trash)
                     .len(),
             )
         });

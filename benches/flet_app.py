@@ -35,8 +35,7 @@ SETTINGS = {
 @contextmanager
 def serving(command: list[str]) -> Iterator[int]:
     """Runs a Flet program in a process of its own; gives the port that it listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, **SETTINGS, "FLET_SERVER_PORT": str(port)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
@@ -49,6 +48,13 @@ def serving(command: list[str]) -> Iterator[int]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:

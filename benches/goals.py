@@ -103,6 +103,13 @@ def _threads(kind: str, handlers: str) -> Goal:
     return Goal(14, text, "1 thread", *limits, f"threads {kind}", *compared, large=True)
 
 
+def _link(number: int, against: str, other: str, *limits: str) -> Goal:
+    """A goal for the messages a second from process to process."""
+    goal, worst = map(Limit, limits)
+    compared = (other, "time"), ("pagebus", "time")
+    return Goal(number, BURST, against, goal, worst, "link burst", *compared, large=True)
+
+
 INLINE = "1,000 sync handlers inside the send, per delivery"
 ASYNC = "1,000 async handlers that do not suspend, until the last is done"
 SUSPENDING = "1,000 async handlers that suspend once, until the last is done"
@@ -111,7 +118,12 @@ SEND = "one `send_all` to 10,000 subscribers with a loop, to a hub that is"
 STALL = "longest stall of the event loop, 10,000 async handlers of about 10 µs"
 MEMORY = "memory of a topic subscription, 100,000 sessions on 5 topics"
 SELECTIVITY = "send to a topic with 10 subscribers among 1,000,000 other subscriptions"
+BURST = "linked: messages a second from a process to another, 100 bytes each"
+IDLE = "linked: one-way latency of a message, nothing else to do"
+CROWDS = "linked: one message to 4 processes with 1,000 handlers each, until the last has run"
+ELSEWHERE = "linked: CPU of a node that 2,000 messages a second are not for"
 LOOP = "a `for` loop over them"
+SUM = "one process, and the way to it"
 SHARED = "shared context"
 TOGETHER = "all subscribed from one context"
 TASKS = "`create_task` for each"
@@ -142,4 +154,18 @@ GOALS = [
     *(_app(*app, "last", "0.85", "1.0") for app in APPS),
     _threads("inline", "sync handlers inside the send"),
     _threads("loop", "async handlers"),
+    _link(15, "redis-py asyncio, pub/sub in pipelines", "redis-py asyncio", "10", "4"),
+    _link(16, "channels_redis, its faster layer", "channels_redis pub/sub", "20", "8"),
+    _link(16, "broadcaster", "broadcaster", "20", "8"),
+    _time(17, IDLE, "link idle", "redis-py asyncio", "redis-py asyncio, pub/sub", "1.2", "2"),
+    _time(
+        *(17, f"{IDLE}; no event loop", "link idle", "redis-py, blocking"),
+        *("redis-py, blocking, pub/sub", "1.2", "2"),
+        own="pagebus, sync handler",
+    ),
+    _time(18, CROWDS, "link fan-out", SUM, "the handlers of one, and the way to it", "1.2", "2"),
+    Goal(
+        *(19, ELSEWHERE, "an idle node", Limit("1.0"), Limit("1.05"), "link elsewhere"),
+        *(("pagebus", "time"), ("pagebus", "idle node")),
+    ),
 ]

@@ -61,8 +61,9 @@ def run(results: Results) -> str:
     """When and where the contests were held."""
 
     def noted(key: str) -> str:
-        # More than one where some contests were held again later.
-        return ", ".join(dict.fromkeys(map(str, results.each(key, "unknown"))))
+        # More than one where some contests were held again later, or none: not all note all.
+        known = dict.fromkeys(map(str, filter(None, results.each(key, ""))))
+        return ", ".join(known) or "unknown"
 
     dates = sorted(str(date)[:10] for date in results.each("date", "unknown"))
     seconds = sum(float(took) for took in results.each("seconds_in_all", 0))
@@ -82,6 +83,10 @@ def run(results: Results) -> str:
         "Flet": noted("flet_version"),
         "uvloop": noted("uvloop_version"),
         "pyperf": noted("perf_version"),
+        "Server of linked hubs": noted("broker_version"),
+        "redis-py": f"{noted('redis_version')}, with hiredis {noted('hiredis_version')}",
+        "channels_redis": noted("channels_redis_version"),
+        "broadcaster": noted("broadcaster_version"),
     }
     return markdown(("", ""), rows.items())
 

@@ -15,12 +15,15 @@ import psutil
 import pyperf
 
 import pagebus
+from benches import broker
 from benches.contest import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "benches" / "results.json"
 UNFINISHED = ROOT / "artifacts" / "results.json"
 """The values of a run until its end."""
+COMPARED = ("flet", "uvloop", "redis", "hiredis", "channels_redis", "broadcaster")
+"""Packages whose versions are noted."""
 DIGITS = 4
 """Digits of a value that are worth keeping: noise is in the third."""
 
@@ -147,10 +150,10 @@ def metadata() -> dict[str, str | float]:
     """What there is to know about this machine at this moment, and the versions of everything."""
     noted: dict[str, str | float] = pyperf.Run([1.0]).get_metadata()
     public = {key: value for key, value in noted.items() if key not in PRIVATE}
-    versions = {f"{name}_version": importlib.metadata.version(name) for name in ("flet", "uvloop")}
+    versions = {f"{name}_version": importlib.metadata.version(name) for name in COMPARED}
     memory = {"memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB"}
     own = {"pagebus_version": pagebus.__version__, "revision": revision()}
-    return {**public, **versions, **memory, **own}
+    return {**public, **versions, **memory, **own, "broker_version": broker.version()}
 
 
 def revision() -> str:
