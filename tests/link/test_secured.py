@@ -8,10 +8,18 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from brokers import KINDS
 from link_tools import Linked, follow, until
-from redis_server import RedisServer, free_port
+from redis_server import REDIS, Certificate, RedisServer
 
 pytestmark = pytest.mark.link
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, which makes the certificate")
+    return Certificate(tmp_path)
 
 
 def test_user_and_password_are_said_in_the_url(linked: Linked, tmp_path: Path):
@@ -30,42 +38,52 @@ def test_user_and_password_are_said_in_the_url(linked: Linked, tmp_path: Path):
         server.kill()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_a_server_is_reached_by_tls(tmp_path: Path):
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-keyout", key, "-out", certificate, "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost"),
-            *("-addext", "basicConstraints=critical,CA:FALSE"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    port = free_port()
-    tls = ["--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", certificate]
-    tls += ["--tls-cert-file", certificate, "--tls-key-file", key]
-    server = RedisServer(tmp_path, *map(str, tls))
+def hear_oneself(url: str, trusted: Path) -> subprocess.CompletedProcess[str]:
+    """What a process says that trusts a certificate, and gets its own message from a broker."""
     program = f"""
         import asyncio, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from link_tools import Json, follow
         from pagebus import PubSubHub
 
-        hub = PubSubHub(link="rediss://localhost:{port}/0", codec=Json)
-        log = asyncio.run(follow(hub, "ann"))
-        hub.send_all("hello")
-        print(log.wait(1))
+        hub = PubSubHub(link={url!r}, codec=Json)
+        log = asyncio.run(follow(hub, "ann", *"abc"))
+        for topic in "abc":
+            hub.send_all_on_topic(topic, "hello")
+        print(sorted(log.wait(3)))
     """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        env={"SSL_CERT_FILE": str(trusted)},
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_servers_are_reached_by_tls(kind: str, certificate: Certificate, tmp_path: Path):
+    assert REDIS is not None
+    (directory := tmp_path / "broker").mkdir()
+    broker = KINDS[kind](directory, REDIS, certificate)
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)],
-            capture_output=True,
-            text=True,
-            env={"SSL_CERT_FILE": str(certificate)},
-            timeout=60,
-        )
-        assert (done.returncode, done.stdout) == (0, "[(None, 'hello')]\n"), done.stderr
+        assert broker.url.startswith("rediss")
+        done = hear_oneself(broker.url, certificate.path)
+        heard = str([(topic, "hello") for topic in "abc"])
+        assert (done.returncode, done.stdout) == (0, f"{heard}\n"), done.stderr
+    finally:
+        broker.close()
+
+
+def test_a_server_with_a_certificate_that_nobody_trusts_is_not_talked_to(
+    certificate: Certificate, tmp_path: Path, linked: Linked, caplog: pytest.LogCaptureFixture
+):
+    server = RedisServer(tmp_path, certificate=certificate)
+    try:
+        hub = linked(link=server.url)
+        hub.send_all("secret")
+        until(lambda: hub.link_state == "disconnected", "it is talked to")
+        until(lambda: "certificate" in caplog.text.lower(), "nobody is told why")
+        assert hub.stats().outbox == 1
     finally:
         server.kill()
