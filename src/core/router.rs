@@ -248,6 +248,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// that is in the middle of a message how far it is: [`Fanout::passed`].
     pub fn give_up(&mut self, passed: impl Fn(&D) -> u64, trash: &mut Trash<H, M, D>) -> usize {
         self.finished = true;
+        self.reports.forget_since(0, trash);
         let mut left = 0;
         for (_, lane) in &mut self.lanes {
             if let Some(to) = lane.dispatching.take() {
@@ -654,7 +655,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 trash.envelopes.push(envelope);
                 continue;
             };
-            let burst = members.share.caught_up();
+            let is_told = !self.reports.are_behind();
+            let burst = is_told.then(|| members.share.caught_up()).flatten();
             if members.roster.is_empty() | members.tells_nothing(envelope.sequence) {
                 trash.envelopes.push(envelope);
                 self.release_group(group, trash);

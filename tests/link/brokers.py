@@ -189,7 +189,10 @@ class WithSentinels:
 
 
 class Cluster:
-    """Three servers of a cluster, each with a third of the slots; with a certificate, they talk TLS."""
+    """Three servers of a cluster, each with a third of the slots.
+
+    With a certificate, they talk TLS.
+    """
 
     BOUNDS = (0, 5461, 10923, 16384)
 

@@ -61,9 +61,7 @@ class Certificate:
 
     @property
     def options(self) -> tuple[str, ...]:
-        return tuple(
-            word for name, value in self.settings.items() for word in (f"--{name}", value)
-        )
+        return tuple(word for name, value in self.settings.items() for word in (f"--{name}", value))
 
 
 class Server:

@@ -28,13 +28,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
         match self.overflow {
             OverflowPolicy::DropNewest => {}
-            OverflowPolicy::DropOldest => {
-                mailbox.push_back(envelope.clone());
-                trash.envelopes.extend(mailbox.pop_front());
-            }
-            OverflowPolicy::Unsubscribe => {
+            OverflowPolicy::Unsubscribe if !self.reports.are_behind() => {
                 self.expel(subscription, envelope, trash);
                 return Parked::Lost;
+            }
+            OverflowPolicy::DropOldest | OverflowPolicy::Unsubscribe => {
+                mailbox.push_back(envelope.clone());
+                trash.envelopes.extend(mailbox.pop_front());
             }
         }
         self.lose(subscription, envelope);
@@ -100,7 +100,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
         self.mailboxes.remove(&subscription.serial);
         self.leave(subscription);
-        if let Some(burst) = subscription.share().end_burst() {
+        if !self.reports.are_behind()
+            && let Some(burst) = subscription.share().end_burst()
+        {
             let loss = Loss::Recovered(subscription.clone(), last.cloned(), burst);
             self.reports.note(loss);
         }

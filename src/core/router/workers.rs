@@ -118,7 +118,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 trash.calls.push(call);
                 false
             }
-            OverflowPolicy::Unsubscribe if is_full => {
+            OverflowPolicy::Unsubscribe if is_full && !self.reports.are_behind() => {
                 self.expel(&call.0, &call.1, trash);
                 trash.calls.push(call);
                 false
@@ -209,7 +209,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         call: Call<H, M>,
         more: impl FnOnce() -> bool,
     ) -> NextCall<H, M> {
-        if let Some(burst) = call.0.caught_up() {
+        if !self.reports.are_behind()
+            && let Some(burst) = call.0.caught_up()
+        {
             let (subscription, envelope) = call.clone();
             let loss = Loss::Recovered(subscription, Some(envelope), burst);
             self.reports.note(loss);
