@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any
 
 from pagebus import PubSubHub
 
-PATIENCE = 30.0
+PATIENCE = 30.0 * float(os.environ.get("PAGEBUS_PATIENCE", "1"))
+"""Seconds after which something that should have happened counts as never happening."""
 
 Linked = Callable[..., PubSubHub]
 
@@ -71,5 +73,5 @@ async def follow(hub: PubSubHub, session: str, *topics: str) -> Log:
     subscriptions = [hub.subscribe(session, lambda message: log.add(None, message))]
     subscriptions += [hub.subscribe_topic(session, topic, log.add) for topic in topics]
     for subscription in subscriptions:
-        await asyncio.wait_for(subscription.ready(), 10)
+        await asyncio.wait_for(subscription.ready(), PATIENCE)
     return log

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from brokers import Cluster
-from link_tools import Linked, Log, follow, until
+from link_tools import PATIENCE, Linked, Log, follow, until
 from redis_server import REDIS, RedisServer
 
 from pagebus import PubSubHub
@@ -123,7 +123,9 @@ def test_a_channel_that_is_moved_while_others_come_and_go_disturbs_nobody(
         while not stop.is_set():
             for topic in others[1:]:
                 there.subscribe_topic("cat", topic, print)
-            asyncio.run(asyncio.wait_for(there.subscribe_topic("cat", moved, bool).ready(), 30))
+            asyncio.run(
+                asyncio.wait_for(there.subscribe_topic("cat", moved, bool).ready(), PATIENCE)
+            )
             there.unsubscribe_all("cat")
 
     guest = threading.Thread(target=come_and_go)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from link_tools import Linked, Log, follow, until
+from link_tools import PATIENCE, Linked, Log, follow, until
 from redis_server import RedisServer
 
 pytestmark = pytest.mark.link
@@ -32,7 +32,7 @@ def test_a_key_that_is_something_else_concerns_its_channel_alone(
     here.send_all_on_topic("spoilt", "refused")
     until(lambda: here.stats().unpublished == 1, "it is not given up")
     redis.tell("DEL", key)
-    asyncio.run(asyncio.wait_for(spoilt.ready(), 30))
+    asyncio.run(asyncio.wait_for(spoilt.ready(), PATIENCE))
     here.send_all_on_topic("spoilt", "well")
     assert log.wait(101)[-1] == ("spoilt", "well")
     [message] = said(caplog, "cannot be read at the broker")
