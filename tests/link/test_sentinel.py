@@ -6,9 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from brokers import SERVICE, WithSentinels
-from link_tools import Linked, follow, until
-from redis_server import REDIS, RedisServer, free_port
+from brokers import FAILOVER, SERVICE, WithSentinels
+from link_tools import PATIENCE, Linked, follow, until
+from redis_server import REDIS, RedisServer
+
+from ports import free_port
 
 pytestmark = [
     pytest.mark.link,
@@ -117,8 +119,8 @@ def have_watched(watched: WithSentinels, server: RedisServer) -> None:
         sentinel.tell("SENTINEL", "REMOVE", SERVICE)
     for sentinel in watched.sentinels:
         sentinel.tell("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", str(server.port), "2")
-        for setting, value in (("down-after-milliseconds", "500"), ("failover-timeout", "1500")):
-            sentinel.tell("SENTINEL", "SET", SERVICE, setting, value)
+        for setting, value in FAILOVER.items():
+            sentinel.tell("SENTINEL", "SET", SERVICE, setting, str(value))
 
 
 def test_nothing_counts_as_published_before_a_replica_has_it(
@@ -173,7 +175,7 @@ def test_a_hub_that_only_listens_says_what_it_waits_for(
         until(lambda: "replicas have it" in caplog.text, "nobody is told")
     finally:
         os.kill(watched.replica.process.pid, signal.SIGCONT)
-    asyncio.run(asyncio.wait_for(subscription.ready(), 10))
+    asyncio.run(asyncio.wait_for(subscription.ready(), PATIENCE))
     until(lambda: "takes messages again" in caplog.text, "nobody is told that it is over")
 
 
