@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import threading
 import time
@@ -36,6 +37,20 @@ def until(happens: Callable[[], object], what: str) -> None:
     while not happens():
         assert time.monotonic() < deadline, what
         time.sleep(0.005)
+
+
+def losses(records: list[logging.LogRecord]) -> list[str]:
+    """Why a link was lost, as the log says it.
+
+    Not that a server has been silent for too long: where no test silences it, a busy machine does.
+    """
+    said = [record.getMessage() for record in records]
+    silence = ("no heart beat", "no answer", "timed out")
+    return [
+        line
+        for line in said
+        if "the link is lost" in line and not any(words in line for words in silence)
+    ]
 
 
 class Log(list[tuple[str | None, Any]]):

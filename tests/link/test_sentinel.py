@@ -54,7 +54,7 @@ def test_a_service_that_no_sentinel_knows_is_no_link(
     hub = linked(link=watched.url.replace(f"/{SERVICE}/", "/other/"))
     hub.send_all("waits")
     until(lambda: hub.link_state == "disconnected", "it is found")
-    assert "No such master with that name" in caplog.records[0].message
+    until(lambda: "No such master with that name" in caplog.text, "nobody is told why")
 
 
 def test_users_and_passwords_of_sentinels_are_said_apart(linked: Linked, watched: WithSentinels):
@@ -101,10 +101,8 @@ def test_a_master_that_the_sentinels_do_not_follow_any_more_is_left(
     # The old one is well, and knows nothing of it.
     try:
         have_watched(watched, own_redis)
-        until(
-            lambda: states == ["connected", "disconnected", "connected"],
-            f"it is not left: {states}",
-        )
+        until(lambda: "disconnected" in states, "it is not left")
+        until(lambda: states[-1] == "connected", "no new connection")
         there = linked(own_redis)
         there.send_all_on_topic("news", "on the new one")
         assert log.wait(1) == [("news", "on the new one")]
@@ -136,7 +134,8 @@ def test_nothing_counts_as_published_before_a_replica_has_it(
         assert "0 of 1 replicas have it" in caplog.text
         # On a new connection, on which nothing has been written, it is not there either.
         watched.master.tell("CLIENT", "KILL", "TYPE", "pubsub")
-        until(lambda: states == ["connected", "disconnected", "connected"], "no new connection")
+        until(lambda: "disconnected" in states, "the connection goes on")
+        until(lambda: states[-1] == "connected", "no new connection")
         attempts = waits(watched)
         until(lambda: waits(watched) > attempts + 2, "it is not tried again")
         assert here.stats().outbox == 1
