@@ -453,7 +453,6 @@ def test_a_handler_that_closes_the_hub_does_not_wait_for_itself(bus: Bus):
     assert numbers(bus.hub)["subscriptions"] == 0
 
 
-@pytest.mark.heavy
 def test_closing_while_ten_threads_send_loses_nothing_that_was_accepted(bus: Bus):
     bus.hub = bus.new_hub(max_pending=100_000)
     got, accepted = bus.recorder(), Recorder()

@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from delivery_modes import collect_garbage
 from pagebus import PubSub, PubSubHub
-from pagebus._watch import COUNTERS, HubWatch, Reader, Reading, Watch, watch_of
+from pagebus._watch import COUNTERS, PERIOD, HubWatch, Reader, Reading, Watch, watch_of
 
 
 def reading_of(hub: PubSubHub) -> Reading:
@@ -85,14 +88,22 @@ def test_only_the_last_minutes_are_kept() -> None:
     assert (moments[0].at, moments[-1].at) == (819.0, 999.0)
 
 
-def test_all_who_look_at_a_hub_share_one_watch_which_reads_it_once() -> None:
+def test_all_who_look_at_a_hub_share_one_watch_which_reads_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pagebus._watch.time", SimpleNamespace(monotonic=lambda: now))
     hub = PubSubHub()
     watch = watch_of(hub)
     assert watch_of(hub) is watch
     watch.refresh()
     first = watch.reading
+    now += PERIOD / 2
     watch.refresh()
     assert watch.reading is first
+    now += PERIOD / 2
+    watch.refresh()
+    assert watch.reading is not first
 
 
 def test_a_watch_does_not_keep_its_hub() -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from delivery_modes import LOOPS, Gate, LoopThread, Recorder, WatchedExecutor
+from delivery_modes import DEADLINE, LOOPS, Gate, LoopThread, Recorder, WatchedExecutor
 from pagebus import Overflow, PubSubHub
 
 LIMIT = 10
@@ -73,24 +74,29 @@ def test_an_executor_that_refuses_one_job_does_not_let_two_workers_into_one_sess
 ):
     class FullOnce(WatchedExecutor):
         def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-            if self.submitted == refused and not was_full:
-                was_full.append(True)
+            if self.submitted == refused and not was_full.is_set():
+                was_full.set()
                 raise RuntimeError("the queue is full")
             return super().submit(*args, **kwargs)
 
-    was_full: list[bool] = []
+    was_full = threading.Event()
     executor, overlaps = FullOnce(4), Overlaps()
     hub = PubSubHub(executor=executor)
     names = [f"session {number}" for number in range(20)]
+
+    def work(message: int) -> None:
+        # No worker comes to an end before so many are wanted.
+        assert was_full.wait(DEADLINE)
+        time.sleep(0.0001)
+
     for name in names:
-        hub.subscribe(name, overlaps.handler(name, lambda message: time.sleep(0.0001)))
+        hub.subscribe(name, overlaps.handler(name, work))
 
     for message in range(10):
         hub.send_all(message)
     executor.wait_idle()
     executor.shutdown()
 
-    assert was_full == [True]
     assert overlaps.calls == dict.fromkeys(names, 10)
     assert overlaps.most == dict.fromkeys(names, 1)
     assert hub.stats().pending == 0

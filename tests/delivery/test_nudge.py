@@ -23,7 +23,7 @@ from delivery_modes import (
 from pagebus import PubSubHub
 
 SESSIONS = 60
-MANY = 300
+MANY = 1000
 """So many that a loop comes round in time even if a busy machine keeps it waiting at times."""
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
+
 READY_WITHIN = 60.0
 
 
@@ -16,7 +18,7 @@ class Server:
     """A running Flet program: started with its port free, ended by its process id."""
 
     def __init__(self, command: list[str], log: Path, settings: dict[str, str]) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._log = log
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -80,13 +82,6 @@ def accepts(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _environment(port: int, settings: dict[str, str]) -> dict[str, str]:

@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Protocol
 
 from link_tools import until
-from redis_server import PROGRAMS, Certificate, RedisServer, Server, free_port
+from redis_server import PROGRAMS, Certificate, RedisServer, Server
+
+from ports import free_port
 
 SERVICE = "main"
+
+SILENCE = 3000
+"""Milliseconds after which a server is taken for dead by the others.
+
+A busy machine lets one wait for a second, and no test means a failover that comes of that."""
+
+FAILOVER = {"down-after-milliseconds": SILENCE, "failover-timeout": 1500}
+"""What sentinels are told of a service."""
 
 
 class Broker(Protocol):
@@ -120,8 +130,7 @@ class WithSentinels:
             "bind 127.0.0.1",
             f"dir {directory}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.master.public_port} 2",
-            f"sentinel down-after-milliseconds {SERVICE} 500",
-            f"sentinel failover-timeout {SERVICE} 1500",
+            *(f"sentinel {setting} {SERVICE} {value}" for setting, value in FAILOVER.items()),
         ]
         settings.write_text("\n".join(lines) + "\n")
         return Server(port, directory, [program, str(settings), "--sentinel"], public_port)
@@ -215,7 +224,7 @@ class Cluster:
         node = RedisServer(
             self._directory / f"node {self._last}",
             *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
-            *("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
+            *("--cluster-node-timeout", str(SILENCE), "--cluster-require-full-coverage", "no"),
             *("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"),
             *(["--tls-cluster", "yes"] * (self._certificate is not None)),
             program=self._program,

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from link_tools import Json
+from link_tools import PATIENCE, Json
 
 from pagebus import PubSubHub
 
@@ -23,7 +23,6 @@ SESSIONS = 20
 TOPICS = 50
 ON_EACH = 10
 END = "end"
-PATIENCE = 60.0
 
 
 def name_of(node: int, session: int) -> str:
@@ -130,7 +129,7 @@ class Node:
             for node in map(int, nodes):
                 expected |= {(name, *place, node) for place in [*places, ("", "all"), ("", "to")]}
         with self.end_came:
-            all_came = self.end_came.wait_for(lambda: expected <= self.ends, PATIENCE)
+            all_came = self.end_came.wait_for(lambda: expected <= self.ends, 2 * PATIENCE)
             assert all_came, sorted(expected - self.ends)[:5]
 
 

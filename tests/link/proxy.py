@@ -7,6 +7,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+from link_tools import PATIENCE
+
 
 class Proxy:
     """Passes everything on to a port, until told otherwise."""
@@ -49,7 +51,7 @@ class Proxy:
         self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _listen(self) -> int:
         self._flows.set()

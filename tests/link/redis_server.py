@@ -9,6 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from link_tools import PATIENCE
+
+from ports import free_port
+
 # Servers that come as packages, beside the system's: see the group of that name in pyproject.toml.
 PACKAGED = Path(__file__).parents[2] / ".envs" / "brokers"
 
@@ -26,14 +30,7 @@ def _programs() -> Iterator[tuple[str, str]]:
 PROGRAMS = dict(_programs())
 REDIS = next(iter(PROGRAMS.values()), None)
 
-PATIENCE = 30.0
-
 Command = tuple[str, ...]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Certificate:

@@ -18,6 +18,7 @@ from typing import Any
 import fault_check
 import pytest
 from brokers import KINDS, Broker, Cluster
+from link_tools import PATIENCE
 from proxy import Proxy
 from redis_server import REDIS, RedisServer
 
@@ -87,7 +88,7 @@ class Run:
             assert node.stdin is not None
             node.stdin.close()
         for node in self.living():
-            assert node.wait(60) == 0
+            assert node.wait(2 * PATIENCE) == 0
         return fault_check.check(self.directory, NODES, SEED, self.killed)
 
     def close(self) -> None:

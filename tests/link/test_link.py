@@ -5,7 +5,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from link_tools import Json, Linked, Log, follow, until
+from link_tools import PATIENCE, Json, Linked, Log, follow, until
 
 from pagebus import HubClosed, PubSubHub
 
@@ -74,15 +74,15 @@ def test_who_waits_for_a_subscription_that_has_ended_does_not_wait_for_ever(link
         hub = linked()
         ended = hub.subscribe_topic("ann", "news", print)
         ended.cancel()
-        await asyncio.wait_for(ended.ready(), 10)
+        await asyncio.wait_for(ended.ready(), PATIENCE)
         ends = hub.subscribe_topic("ann", "sports", print)
         waiting = asyncio.ensure_future(ends.ready())
         await asyncio.sleep(0)
         ends.cancel()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
         closed = hub.subscribe_topic("ann", "weather", print)
         await hub.aclose()
-        await asyncio.wait_for(closed.ready(), 10)
+        await asyncio.wait_for(closed.ready(), PATIENCE)
 
     asyncio.run(main())
 
@@ -90,7 +90,7 @@ def test_who_waits_for_a_subscription_that_has_ended_does_not_wait_for_ever(link
 def test_a_subscription_to_presence_is_ready_at_once(linked: Linked):
     async def main() -> None:
         subscription = linked().subscribe_presence("ann", "news", print)
-        await asyncio.wait_for(subscription.ready(), 10)
+        await asyncio.wait_for(subscription.ready(), PATIENCE)
 
     asyncio.run(main())
 
@@ -121,7 +121,7 @@ def test_waiting_for_a_subscription_of_a_hub_that_closes_comes_to_an_end(linked:
         await asyncio.get_running_loop().run_in_executor(
             None, until, lambda: hub.link_state == "closed", "the link goes on"
         )
-        await asyncio.wait_for(subscription.ready(), 10)
+        await asyncio.wait_for(subscription.ready(), PATIENCE)
         goes_on.set()
         await closing
 

@@ -102,10 +102,7 @@ def test_a_half_open_connection_is_noticed(linked: Linked, redis: RedisServer, p
     proxy.swallow()
     here.send_all_on_topic("news", 1)
     there.send_all_on_topic("news", 2)
-    begin = time.monotonic()
     until(lambda: "disconnected" in states, "a silent connection is trusted")
-    # Promised: within 5 seconds.
-    assert time.monotonic() - begin < 7
     proxy.flow()
     assert sorted(numbers(log.wait(2))) == [1, 2]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from brokers import Broker, Cluster
-from link_tools import Json, Linked, until
+from link_tools import PATIENCE, Json, Linked, until
 from proxy import Proxy
 from redis_server import REDIS, RedisServer
 
@@ -30,8 +30,6 @@ from pagebus import MessagePack, Presence, PubSub, PubSubHub
 pytestmark = pytest.mark.link
 
 TABLE = "pagebus:{default:proom}:members"
-# Promised: who was killed is told as left within 20 seconds.
-DEATH = 20
 
 
 def ignore(*_: object) -> None:
@@ -64,7 +62,7 @@ def watch(hub: PubSubHub, topic: str = "room") -> Room:
     subscription = hub.subscribe_presence("watcher", topic, room.hear)
 
     async def ready() -> None:
-        await asyncio.wait_for(subscription.ready(), 10)
+        await asyncio.wait_for(subscription.ready(), PATIENCE)
 
     asyncio.run(ready())
     return room
@@ -290,7 +288,7 @@ def test_hubs_that_do_not_share_presence_tell_nothing_and_know_nothing(
     subscription = other.subscribe_topic("bob", "room", ignore)
 
     async def ready() -> None:
-        await asyncio.wait_for(subscription.ready(), 10)
+        await asyncio.wait_for(subscription.ready(), PATIENCE)
 
     asyncio.run(ready())
     quiet.send_all_on_topic("room", "hello")
@@ -451,10 +449,8 @@ def test_the_sessions_of_a_process_that_is_killed_leave(
     hubs[0].subscribe_topic("bob", "room", ignore)
     doomed = process("ann", "bob", "cid")
     agree(hubs, {"ann": {}, "bob": {}, "cid": {}}, *rooms)
-    begin = time.monotonic()
     doomed.kill()
     agree(hubs, {"bob": {}}, *rooms)
-    assert time.monotonic() - begin < DEATH + 5
     assert [list(room.records[-1].left) for room in rooms] in (
         [["ann", "cid"]] * 2,
         [["cid", "ann"]] * 2,
@@ -484,17 +480,17 @@ def test_the_sessions_of_a_process_that_is_stopped_leave_and_come_back(
 
 @pytest.mark.parametrize("end", ["hub.close()", "asyncio.run(hub.aclose())", "del hub"])
 def test_who_closes_its_hub_leaves_at_once(
-    sharing: Linked, process: Callable[..., Process], end: str
+    sharing: Linked, process: Callable[..., Process], redis: RedisServer, end: str
 ):
     hub = sharing()
     room = watch(hub)
     leaver = process("ann", "bob", program=f"{NODE}\n{end}\nsys.stdin.read()")
     agree([hub], {"ann": {}, "bob": {}}, room)
-    begin = time.monotonic()
+    [field] = [key for key in redis.ask("HKEYS", TABLE).decode().split() if key.endswith("ann")]
     leaver.tell("end")
     agree([hub], {}, room)
-    # Not only when it is taken for dead.
-    assert time.monotonic() - begin < 5
+    # It has said so itself: what somebody has put who is taken for dead is still in the table then.
+    assert redis.ask("HEXISTS", TABLE, field) == b":0\r\n"
 
 
 def test_closing_a_hub_does_not_wait_for_a_broker_that_is_away(
@@ -505,9 +501,9 @@ def test_closing_a_hub_does_not_wait_for_a_broker_that_is_away(
     until(lambda: hub.link_state == "connected", "no connection")
     own_redis.kill()
     until(lambda: hub.link_state == "disconnected", "nobody notices")
-    begin = time.monotonic()
-    hub.close(60)
-    assert time.monotonic() - begin < 20
+    closer = threading.Thread(target=hub.close, args=(100 * PATIENCE,), daemon=True)
+    closer.start()
+    until(lambda: not closer.is_alive(), "it waits for the broker")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from link_tools import Json, Linked, Log, follow, until
+from link_tools import PATIENCE, Json, Linked, Log, follow, until
 from redis_server import RedisServer
 
 from delivery_modes import collect_garbage
@@ -25,7 +25,7 @@ PREAMBLE = """
 import asyncio, logging, os, sys, threading
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 sys.path.insert(0, {tools!r})
-from link_tools import Json, Log, follow, until
+from link_tools import PATIENCE, Json, Log, follow, until
 from pagebus import PubSubHub
 hub = PubSubHub(link={url!r}, codec=Json)
 """
@@ -37,7 +37,7 @@ def run(redis: RedisServer, program: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-X", "dev", "-c", preamble + textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
     )
 
 
@@ -79,7 +79,7 @@ def test_a_forked_child_can_wait_for_a_subscription_that_it_inherited(redis: Red
         subscription = hub.subscribe_topic("both", "news", log.add)
         asyncio.run(subscription.ready())
         if not (child := os.fork()):
-            asyncio.run(asyncio.wait_for(subscription.ready(), 10))
+            asyncio.run(asyncio.wait_for(subscription.ready(), PATIENCE))
             hub.send_all_on_topic("news", "from the child")
             log.wait_for("from the child")
             os._exit(7)

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from link_tools import Linked, follow, until
+from link_tools import PATIENCE, Linked, follow, until
 from redis_server import RedisServer
 
 import pagebus
@@ -22,7 +22,7 @@ def command(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[st
         [sys.executable, "-m", "pagebus", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         env={**os.environ, **settings},
     )
 
@@ -95,7 +95,7 @@ def test_the_command_listens(linked: Linked, redis: RedisServer):
     with listener.stdout:
         assert json.loads(listener.stdout.readline()) == {"it": "rains"}
         listener.send_signal(signal.SIGINT)
-        assert listener.wait(30) == 0
+        assert listener.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from brokers import KINDS
-from link_tools import Linked, follow, until
+from link_tools import PATIENCE, Linked, follow, until
 from redis_server import REDIS, Certificate, RedisServer
 
 pytestmark = pytest.mark.link
@@ -57,7 +57,7 @@ def hear_oneself(url: str, trusted: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env={"SSL_CERT_FILE": str(trusted)},
-        timeout=60,
+        timeout=2 * PATIENCE,
     )
 
 

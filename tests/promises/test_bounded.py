@@ -245,6 +245,8 @@ def test_other_sessions_lose_nothing(queued_bus: Bus, log: Any):
         queued_bus.hub.send_all(message)
         for got in others:
             got.wait(message + 2)
+    # The others come first: the last message may still be on its way to the blocked one.
+    queued_bus.wait_until_handed_on()
     gate.open()
     queued_bus.settle()
 

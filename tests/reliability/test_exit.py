@@ -193,6 +193,7 @@ BUSY = {
 }
 
 
+@pytest.mark.thread_unsafe(reason="how soon a program ends is measured")
 @pytest.mark.timeout(120 + 10 * RUNS)
 @pytest.mark.parametrize("body", BUSY.values(), ids=BUSY)
 def test_a_program_ends_in_time_with_its_own_status_while(body: str):

@@ -16,18 +16,21 @@ from functools import partial
 from types import SimpleNamespace
 from pagebus import MessagePack, PubSubHub
 
-started, done, jobs = threading.Event(), [], []
+lock, done, jobs = threading.Lock(), [], []
 hub, idle = PubSubHub(), PubSubHub()
 on_executor = PubSubHub(executor=SimpleNamespace(submit=jobs.append))
 hub.subscribe("bob", [].append)
 on_executor.subscribe("bob", [].append)
 
 def body():
-    started.set()
-    list(map(partial.__call__, [partial(sum, range(2_000_000)), *FIRST, partial(done.append, 1)]))
+    list(map(partial.__call__, [
+        partial(lock.release), partial(sum, range(2_000_000)), *FIRST, partial(done.append, 1)
+    ]))
 
+lock.acquire()
 threading.Thread(target=body, daemon=True).start()
-started.wait()
+# The other thread lets this one go on, and keeps the interpreter.
+lock.acquire()
 assert done, "another thread had a turn"
 """
 

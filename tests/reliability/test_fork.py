@@ -273,12 +273,13 @@ def test_a_handler_that_forks_goes_on_in_both_and_the_others_get_the_message_onc
             os.write(writer, b"%s " % message)
 
         def forks(message):
-            if os.fork() == 0:
+            child = os.fork()
+            os.write(writer, b"forked ")
+            if child == 0:
                 # Ends the child when nothing of it is left to do, or the alarm does.
                 signal.alarm(20)
                 message = b"child"
                 threading.Timer(0.3, os._exit, [0]).start()
-            os.write(writer, b"forked ")
 
         def is_async(handler):
             async def call(message):
@@ -324,6 +325,7 @@ def test_what_a_child_sends_inside_the_handler_that_forked_it_is_delivered_there
     """)
 
 
+@pytest.mark.timeout(60 + FORKS)
 def test_a_fork_while_eight_threads_send_leaves_every_child_a_hub_that_works():
     ends_well(
         f"""

@@ -29,18 +29,23 @@ from pagebus import PubSubHub
 COUNT = 100_000
 signal.signal(signal.SIGINT, signal.default_int_handler)
 calls, interrupted, sent = [0] * COUNT, [], []
-begun = threading.Event()
+begun, over = threading.Event(), threading.Event()
 
 def body(number, message):
     calls[number] += 1
     if message == 1 and number == 1000:
         begun.set()
+    if message == 1 and number == COUNT // 2:
+        # However late the other thread comes, the broadcast is not over by then.
+        while not over.is_set():
+            time.sleep(0)
     sum(range(20))
 
 def interrupt():
     begun.wait(30)
     sent.append(time.monotonic())
     os.kill(os.getpid(), signal.SIGINT)
+    over.set()
 
 def answered():
     took = time.monotonic() - sent[0]
