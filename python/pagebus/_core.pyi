@@ -658,14 +658,16 @@ class Listener:
 
     The twin of :class:`Stream`, subscribed like a sync handler: ``with ps.listen("news") as
     messages`` and ``for message in messages``. It waits without holding the interpreter, and
-    Ctrl-C ends the wait. On an event loop, which a wait would stop, use :class:`Stream`.
+    Ctrl-C ends the wait. On the thread of an event loop that runs, which a wait would stop, it
+    gives what is there and does not wait: use :class:`Stream` there, or ``timeout=0`` to look.
 
     Raises:
         TimeoutError: No message came within ``timeout`` seconds; the loop may be begun again.
         HubClosed: The block begins, and the hub is closed.
         ValueError: The block begins, and no messages are kept to ``replay``.
         RuntimeError: The block has begun before; or a loop is begun outside of it, or while another
-            thread waits for a message; or the hub's executor is shut down.
+            thread waits for a message, or would wait on the thread of an event loop that runs; or
+            the hub's executor is shut down.
     """
 
     @property
