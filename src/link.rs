@@ -5,7 +5,7 @@ mod presence;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -26,6 +26,7 @@ use crate::cluster::wire::members::Read as Told;
 use crate::codec::{self, MessagePack};
 use crate::core::fanout::Audience;
 use crate::core::history::Past;
+use crate::delivery::delivering::Delivering;
 use crate::delivery::handler::Message;
 use crate::fork::{Inherited, Process};
 use crate::hub::{HubClosed, PubSubHub};
@@ -140,8 +141,6 @@ struct Running {
     news: Receiver<News>,
     /// `None` before the first attempt to connect.
     state: Mutex<Option<State>>,
-    /// It was logged that messages are not published.
-    has_told_loss: AtomicBool,
     /// Who waits until nothing is missed on a channel.
     waiting: Mutex<Vec<Waiter>>,
 }
@@ -238,7 +237,6 @@ impl Running {
             wanted: Arc::new(wanted),
             news,
             state: Mutex::new(None),
-            has_told_loss: AtomicBool::new(false),
             waiting: Mutex::default(),
         })
     }
@@ -340,10 +338,9 @@ impl Link {
         };
         let running = self.running.get();
         running.start(hub)?;
-        match running.handle.publish(&channel, except, payload) {
-            None => return Err(HubClosed::new_err("the hub is closed")),
-            Some(0) => {}
-            Some(_) => self.unpublished(hub, "the outbox is full"),
+        let (handle, listener) = (&running.handle, &*running.wanted);
+        if !handle.publish(&channel, except, payload, listener) {
+            return Err(HubClosed::new_err("the hub is closed"));
         }
         Ok(())
     }
@@ -482,7 +479,9 @@ impl Link {
                 });
             }
             News::State(state) => self.tell_state(hub, state),
-            News::Unpublished(reason) => self.unpublished(hub, &reason),
+            News::Overflowed(lost) => report::outbox_overflow(hub, lost),
+            News::CaughtUp(burst) => report::outbox_caught_up(hub, burst),
+            News::Unpublished(lost, reason) => report::unpublished(hub, lost, &reason),
             News::Garbage => say_unreadable(hub, "it is no entry", None),
             News::Unreadable(channel, reason) => {
                 let text = format!(
@@ -650,19 +649,6 @@ impl Link {
         }
     }
 
-    fn unpublished(&self, hub: &Bound<'_, PubSubHub>, reason: &str) {
-        // Once: there may be many.
-        if !self
-            .running
-            .get()
-            .has_told_loss
-            .swap(true, Ordering::Relaxed)
-        {
-            let text = format!("messages will not reach other processes: {reason}");
-            say(hub, Level::Error, &text);
-        }
-    }
-
     fn unreadable(&self, hub: &Bound<'_, PubSubHub>, reason: &str, error: Option<&PyErr>) {
         let unreadable = &self.running.get().wanted.unreadable;
         if unreadable.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -773,6 +759,8 @@ impl Courier {
             let Some(link) = hub.get().link() else {
                 return;
             };
+            // A hook may close the hub, and must not wait for itself.
+            let _delivering = Delivering::begin(hub.get());
             let more = self.news.try_iter().take(AT_ONCE);
             for news in std::iter::once(first).chain(more) {
                 link.take(hub, news);

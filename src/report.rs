@@ -311,6 +311,47 @@ fn deliverer(hub: &Bound<'_, PubSubHub>, lane: LaneKey) -> &'static str {
     }
 }
 
+/// Reports that a full outbox begins to lose messages.
+pub fn outbox_overflow(hub: &Bound<'_, PubSubHub>, count: usize) {
+    let text = "messages will not reach other processes: the outbox is full";
+    let told = outbox_burst(hub, Level::Error, text, count);
+    contain(hub, told);
+}
+
+/// Reports that an outbox has emptied after it lost so many.
+pub fn outbox_caught_up(hub: &Bound<'_, PubSubHub>, burst: u64) {
+    let burst = usize::try_from(burst).unwrap_or(usize::MAX);
+    let lost = messages(burst);
+    let text = format!("what is sent reaches other processes again; {lost} did not");
+    let told = outbox_burst(hub, Level::Warning, &text, burst);
+    contain(hub, told);
+}
+
+fn outbox_burst(
+    hub: &Bound<'_, PubSubHub>,
+    level: Level,
+    text: &str,
+    dropped: usize,
+) -> PyResult<()> {
+    log(hub.py(), level, text, None)?;
+    // They were sent to whomever.
+    let record = Overflow {
+        session_id: None,
+        topic: None,
+        handler: None,
+        dropped,
+    };
+    call_overflow_hook(hub, record)
+}
+
+/// Reports messages that will not be published, for a reason that is not the hub's.
+pub fn unpublished(hub: &Bound<'_, PubSubHub>, count: u64, reason: &str) {
+    let lost = messages(usize::try_from(count).unwrap_or(usize::MAX));
+    let text = format!("{lost} will not reach other processes: {reason}");
+    let result = log(hub.py(), Level::Error, &text, None);
+    contain(hub, result);
+}
+
 /// Reports messages that nobody will deliver any more.
 pub fn undeliverable(hub: &Bound<'_, PubSubHub>, count: usize, why: &str) {
     if count > 0 {

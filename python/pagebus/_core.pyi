@@ -79,7 +79,7 @@ class PubSubHub:
         codec: Makes bytes of messages, and messages of bytes.
         max_message_bytes: Larger messages are refused by the send.
         max_outbox: How many messages may wait for the server. Beyond that, the oldest is given up:
-            counted in ``stats().unpublished`` and logged.
+            counted in ``stats().unpublished``, logged and given to ``on_overflow``.
         on_gap: Called with a topic (``None`` for what is not on a topic) and a number of entries
             (``None`` if nobody knows) when the server has lost what this hub had not had yet.
         on_link_state: Called with each new :attr:`link_state`.
@@ -871,6 +871,9 @@ class Overflow:
     Where one handler does not keep up, it is named. Where the event loop, the executor or, without
     one, the thread that delivers does not, messages are dropped for all that listen to a topic:
     ``session_id`` and ``handler`` are ``None`` and ``dropped`` counts messages, not deliveries.
+
+    Where the server of a linked hub does not, or is away, the messages that its outbox has no room
+    for are of all topics together: ``topic`` is ``None`` too.
     """
 
     @property
@@ -879,7 +882,7 @@ class Overflow:
 
     @property
     def topic(self) -> str | None:
-        """The topic, or ``None`` for messages sent to all."""
+        """The topic, or ``None`` for messages sent to all, or to whomever."""
 
     @property
     def handler(self) -> Callable[..., object] | Stream | Listener | None:
