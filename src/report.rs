@@ -100,8 +100,8 @@ fn try_failure(
         place(&session_id, topic.as_ref())
     );
     log(py, Level::Error, &text, Some(exception.bind(py).as_any()))?;
-    let failures = &hub.get().counters.failures;
-    failures.record(&name, || traceback_of(exception.bind(py)));
+    let traceback = traceback_of(exception.bind(py))?;
+    hub.get().counters.failures.record(name, traceback);
     let Some(hook) = hub.get().on_error() else {
         return Ok(());
     };
@@ -119,18 +119,23 @@ fn try_failure(
     )
 }
 
-/// The traceback of an exception as Python would show it, or the end of a long one.
-fn traceback_of(exception: &Bound<'_, PyBaseException>) -> String {
+/// The traceback of an exception as Python would show it, or the end of a long one. Fails only with
+/// what is meant for the process.
+fn traceback_of(exception: &Bound<'_, PyBaseException>) -> PyResult<String> {
     static CELL: Imported = Imported::new("traceback", "format_exception");
     let lines = CELL
         .get(exception.py())
         .and_then(|format| python::call(format, [exception.as_any()]))
         .and_then(|lines| lines.extract::<Vec<String>>());
-    let text = lines.map_or_else(|_| "(no traceback)".to_owned(), |lines| lines.concat());
-    match text.char_indices().nth_back(LONGEST_TRACEBACK) {
+    let text = match lines {
+        Ok(lines) => lines.concat(),
+        Err(error) if is_interrupt(exception.py(), &error) => return Err(error),
+        Err(_) => "(no traceback)".to_owned(),
+    };
+    Ok(match text.char_indices().nth_back(LONGEST_TRACEBACK) {
         Some((at, _)) => format!("...{}", &text[at..]),
         None => text,
-    }
+    })
 }
 
 /// Whether an exception is `asyncio.CancelledError`.

@@ -1,7 +1,6 @@
 //! What a hub has done and holds.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -69,59 +68,50 @@ impl Counters {
 
 /// What fails: handlers, by name.
 #[derive(Default)]
-pub struct Failures(Mutex<Ranking<Failing>>);
+pub struct Failures(Mutex<Failed>);
 
-#[derive(Clone)]
+#[derive(Default)]
+struct Failed {
+    /// How many calls.
+    count: u64,
+    handlers: Ranking<Failing>,
+}
+
+#[derive(Clone, Default)]
 struct Failing {
     count: u64,
     traceback: String,
-    last: Instant,
+    /// The number of its last failure among those of all handlers.
+    last: u64,
 }
 
 impl Ranked for Failing {
-    type Rank = Instant;
+    type Rank = u64;
 
-    fn rank(&self) -> Instant {
+    fn rank(&self) -> u64 {
         self.last
     }
 }
 
 /// Entries of each kind in a record, at the most.
 const MOST_TOLD: usize = 20;
-/// A traceback is written down anew after so long.
-const NEXT_TRACEBACK: Duration = Duration::from_secs(1);
 
 impl Failures {
-    /// Counts a failure of a handler; `traceback` is asked for now and then.
-    pub fn record(&self, handler: &str, traceback: impl FnOnce() -> String) {
-        let now = Instant::now();
-        let mut counted = 0;
-        {
-            let mut all = self.0.lock();
-            if let Some(failing) = all.get_mut(handler) {
-                failing.count += 1;
-                counted = 1;
-                if now.saturating_duration_since(failing.last) < NEXT_TRACEBACK {
-                    return;
-                }
-            }
-        }
-        let traceback = traceback();
+    /// Counts a failure of a handler and keeps its traceback: as text, because the exception itself
+    /// holds the frames, and with them the page, of a session that may leave.
+    pub fn record(&self, handler: String, traceback: String) {
         let mut all = self.0.lock();
-        let failing = all.entry(handler.to_owned()).or_insert(Failing {
-            count: counted,
-            traceback: String::new(),
-            last: now,
-        });
-        // Another thread can have entered the handler while the traceback was written.
-        failing.count += 1 - counted;
-        (failing.traceback, failing.last) = (traceback, now);
+        all.count += 1;
+        let last = all.count;
+        let failing = all.handlers.entry(handler).or_default();
+        failing.count += 1;
+        (failing.traceback, failing.last) = (traceback, last);
     }
 
     /// The handlers that failed, the latest first.
     fn latest(&self) -> Vec<(String, Failing)> {
-        let all = self.0.lock().clone();
-        all.into_first(MOST_TOLD)
+        let handlers = self.0.lock().handlers.clone();
+        handlers.into_first(MOST_TOLD)
     }
 }
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_at_most_twenty_slow_handlers_are_told_the_slowest_first():
     assert [one.max for one in slowest] == sorted((one.max for one in slowest), reverse=True)
 
 
-def test_a_handler_that_fails_is_told_with_its_traceback(bus: Bus, log: Any):
+def test_a_handler_that_fails_is_told_with_its_last_traceback(bus: Bus, log: Any):
     def fail(message: object) -> None:
         raise ValueError(f"no {message}")
 
@@ -155,7 +156,27 @@ def test_a_handler_that_fails_is_told_with_its_traceback(bus: Bus, log: Any):
     [failing] = bus.hub.stats().failing
     assert failing.failures == 3
     assert failing.traceback.startswith("Traceback (most recent call last):")
-    assert failing.traceback.rstrip().endswith("ValueError: no 0")
+    assert failing.traceback.rstrip().endswith("ValueError: no 2")
+
+
+def test_the_handler_that_failed_last_comes_first_however_often_the_others_did(log: Any):
+    hub = PubSubHub()
+
+    def failing_as(name: str) -> Callable[[object], None]:
+        def fail(_: object) -> None:
+            raise ValueError(name)
+
+        fail.__qualname__ = name
+        return fail
+
+    ann, bob = failing_as("ann"), failing_as("bob")
+    for handler in (ann, bob, bob, ann):
+        with hub.subscribe("session", handler):
+            hub.send_all("hello")
+    log.take(4)
+
+    told = [(one.handler, one.failures) for one in hub.stats().failing]
+    assert told == [(f"{__name__}.ann", 2), (f"{__name__}.bob", 2)]
 
 
 def test_the_handler_that_failed_longest_ago_is_forgotten_for_the_257th(log: Any):
@@ -226,6 +247,30 @@ def test_the_traceback_keeps_nothing_of_the_handler_alive(
 
     assert hub.stats().failing[0].failures == 1
     assert seen() is None
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+def test_ctrl_c_while_a_traceback_is_written_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    class Failure(Exception):
+        @property
+        def __cause__(self) -> BaseException:
+            raise KeyboardInterrupt
+
+    # A handler of the log would meet it first.
+    monkeypatch.setattr(logging.getLogger("pagebus"), "disabled", True)
+    hub = PubSubHub()
+
+    def fail(_: object) -> None:
+        raise Failure
+
+    def send() -> None:
+        hub.send_all("hello")
+        # Here at the latest Python looks whether a signal has come.
+        time.sleep(0)
+
+    hub.subscribe("ann", fail)
+    with pytest.raises(KeyboardInterrupt):
+        send()
 
 
 def test_a_very_long_traceback_is_cut(log: Any):

@@ -816,7 +816,7 @@ class FailingHandler:
 
     @property
     def traceback(self) -> str:
-        """A traceback of one of its last failures, as text, cut at 8,000 characters."""
+        """The traceback of its last failure as text: the last 8,000 characters of it."""
 
 @final
 class BusyTopic:
