@@ -101,7 +101,7 @@ fn try_failure(
     );
     log(py, Level::Error, &text, Some(exception.bind(py).as_any()))?;
     let traceback = traceback_of(exception.bind(py))?;
-    hub.get().counters.failures.record(name, traceback);
+    hub.get().failures.record(name, traceback);
     let Some(hook) = hub.get().on_error() else {
         return Ok(());
     };

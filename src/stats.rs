@@ -1,70 +1,16 @@
 //! What a hub has done and holds.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use crate::core::Name;
 use crate::core::router::Sizes;
+use crate::hub::PubSubHub;
 use crate::link;
 use crate::name;
 use crate::ranking::{Ranked, Ranking};
 use crate::report::quoted;
-use crate::timing::Timing;
-
-/// Counters that deliverers add to without the router's lock: once in a turn, or for each call on
-/// an executor.
-#[derive(Default)]
-pub struct Counters {
-    delivered: AtomicU64,
-    failed: AtomicU64,
-    dropped: AtomicU64,
-    /// Messages in the queues of readers, which the router does not know.
-    unread: AtomicUsize,
-    /// How long deliveries take.
-    pub timing: Timing,
-    /// What fails.
-    pub failures: Failures,
-}
-
-impl Counters {
-    /// Counts handler calls that were begun.
-    pub fn add_delivered(&self, count: u64) {
-        self.delivered.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Counts a handler call that raised.
-    pub fn add_failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts deliveries that were given up.
-    pub fn add_dropped(&self, count: usize) {
-        self.dropped.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    /// Counts a message that waits for a reader.
-    pub fn add_unread(&self) {
-        self.unread.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts messages that wait for a reader no more.
-    pub fn subtract_unread(&self, count: usize) {
-        self.unread.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    /// Messages that wait for readers.
-    pub fn unread(&self) -> usize {
-        self.unread.load(Ordering::Relaxed)
-    }
-
-    /// Enters that nothing waits for readers: those of this process have read nothing yet.
-    pub fn forget_unread(&self) {
-        self.unread.store(0, Ordering::Relaxed);
-    }
-}
 
 /// What fails: handlers, by name.
 #[derive(Default)]
@@ -189,17 +135,17 @@ impl Stats {
     /// Everything put together.
     pub fn new(
         py: Python<'_>,
-        counters: &Counters,
+        hub: &PubSubHub,
         sizes: &Sizes,
         busiest: Vec<(Name, u64, u32)>,
         link: &link::Counts,
     ) -> PyResult<Self> {
-        let latency = counters.timing.quantiles();
+        let (counters, latency) = (&hub.counters, hub.timing.quantiles());
         Ok(Self {
             published: sizes.published,
-            delivered: counters.delivered.load(Ordering::Relaxed),
-            failed: counters.failed.load(Ordering::Relaxed),
-            dropped: counters.dropped.load(Ordering::Relaxed) + sizes.dropped as u64,
+            delivered: counters.delivered(),
+            failed: counters.failed(),
+            dropped: counters.dropped() + sizes.dropped as u64,
             pending: sizes.pending,
             sessions: sizes.sessions,
             topics: sizes.topics,
@@ -207,8 +153,8 @@ impl Stats {
             latency_p50: latency.p50,
             latency_p99: latency.p99,
             latency_max: latency.max,
-            slowest: slowest(py, counters)?.unbind(),
-            failing: failing(py, counters)?.unbind(),
+            slowest: slowest(py, hub)?.unbind(),
+            failing: failing(py, hub)?.unbind(),
             busiest: busiest_topics(py, busiest)?.unbind(),
             outbox: link.outbox,
             unpublished: link.unpublished,
@@ -218,8 +164,8 @@ impl Stats {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is an average")]
-fn slowest<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyTuple>> {
-    let slowest = counters.timing.slowest(MOST_TOLD).into_iter();
+fn slowest<'py>(py: Python<'py>, hub: &PubSubHub) -> PyResult<Bound<'py, PyTuple>> {
+    let slowest = hub.timing.slowest(MOST_TOLD).into_iter();
     let told = slowest.map(|(handler, calls)| SlowHandler {
         handler,
         calls: calls.count,
@@ -229,8 +175,8 @@ fn slowest<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyT
     PyTuple::new(py, told.collect::<Vec<_>>())
 }
 
-fn failing<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyTuple>> {
-    let latest = counters.failures.latest().into_iter();
+fn failing<'py>(py: Python<'py>, hub: &PubSubHub) -> PyResult<Bound<'py, PyTuple>> {
+    let latest = hub.failures.latest().into_iter();
     let told = latest.map(|(handler, failing)| FailingHandler {
         handler,
         failures: failing.count,

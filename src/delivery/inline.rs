@@ -32,7 +32,7 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let (py, own) = (hub.py(), hub.get());
     let _delivering = Delivering::begin(own);
     let process = Process::this();
-    let mut sampler = Sampler::new(&own.counters.timing);
+    let mut sampler = Sampler::new(own);
     let mut result = Ok(());
     while result.is_ok()
         && process.is_this()

@@ -176,8 +176,8 @@ impl Serving {
         next: impl FnOnce(&mut Router, &Arc<Subscription>, Option<&Arc<Envelope>>) -> T,
     ) -> PyResult<T> {
         if let Some(timed) = self.timed.take() {
-            let counters = &self.hub.get().counters;
-            timed.end(py, &counters.timing, &self.subscription.handler);
+            let timing = &self.hub.get().timing;
+            timed.end(py, timing, &self.subscription.handler);
         }
         if !std::mem::take(&mut self.entered) || !self.process.is_this() {
             return Ok(T::default());
