@@ -33,6 +33,8 @@ mod python;
 #[cfg(not(loom))]
 mod ranking;
 #[cfg(not(loom))]
+mod record;
+#[cfg(not(loom))]
 mod report;
 #[cfg(not(loom))]
 pub mod reserve;

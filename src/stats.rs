@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::core::Name;
 use crate::core::router::Sizes;
@@ -10,6 +10,7 @@ use crate::hub::PubSubHub;
 use crate::link;
 use crate::name;
 use crate::ranking::{Ranked, Ranking};
+use crate::record::{self, record};
 use crate::report::quoted;
 
 /// What fails: handlers, by name.
@@ -70,12 +71,18 @@ pub struct SlowHandler {
     max: f64,
 }
 
-#[pymethods]
-impl SlowHandler {
-    fn __repr__(&self) -> String {
-        format!("<SlowHandler {} max={:.6}>", self.handler, self.max)
+record!(
+    SlowHandler {
+        handler,
+        calls,
+        mean,
+        max
+    },
+    |slf| {
+        let Self { handler, max, .. } = slf.get();
+        Ok(format!("<SlowHandler {handler} max={max:.6}>"))
     }
-}
+);
 
 /// A handler that raised.
 #[pyclass(frozen, module = "pagebus", get_all)]
@@ -85,13 +92,20 @@ pub struct FailingHandler {
     traceback: String,
 }
 
-#[pymethods]
-impl FailingHandler {
-    fn __repr__(&self) -> String {
-        let (handler, failures) = (&self.handler, self.failures);
-        format!("<FailingHandler {handler} failures={failures}>")
+// Without the traceback, which has many lines.
+record!(
+    FailingHandler {
+        handler,
+        failures,
+        traceback
+    },
+    |slf| {
+        let Self {
+            handler, failures, ..
+        } = slf.get();
+        Ok(format!("<FailingHandler {handler} failures={failures}>"))
     }
-}
+);
 
 /// A topic that much is sent on.
 #[pyclass(frozen, module = "pagebus", get_all)]
@@ -101,13 +115,20 @@ pub struct BusyTopic {
     sessions: u32,
 }
 
-#[pymethods]
-impl BusyTopic {
-    fn __repr__(&self, py: Python<'_>) -> String {
-        let topic = quoted(self.topic.bind(py));
-        format!("<BusyTopic {topic} published={}>", self.published)
+record!(
+    BusyTopic {
+        topic,
+        published,
+        sessions
+    },
+    |slf| {
+        let topic = quoted(slf.get().topic.bind(slf.py()));
+        Ok(format!(
+            "<BusyTopic {topic} published={}>",
+            slf.get().published
+        ))
     }
-}
+);
 
 /// A hub's counters, sizes and times at one moment.
 #[pyclass(frozen, module = "pagebus", get_all)]
@@ -203,20 +224,25 @@ fn busiest_topics(
     PyTuple::new(py, told.collect::<PyResult<Vec<_>>>()?)
 }
 
-#[pymethods]
-impl Stats {
-    fn __repr__(&self) -> String {
-        format!(
-            "Stats(published={}, delivered={}, failed={}, dropped={}, pending={}, sessions={}, \
-             topics={}, subscriptions={})",
-            self.published,
-            self.delivered,
-            self.failed,
-            self.dropped,
-            self.pending,
-            self.sessions,
-            self.topics,
-            self.subscriptions
-        )
-    }
-}
+record!(
+    Stats {
+        published,
+        delivered,
+        failed,
+        dropped,
+        pending,
+        sessions,
+        topics,
+        subscriptions,
+        latency_p50,
+        latency_p99,
+        latency_max,
+        slowest,
+        failing,
+        busiest,
+        outbox,
+        unpublished,
+        unreadable,
+    },
+    |slf| record::shown(slf, &Self::FIELDS)
+);

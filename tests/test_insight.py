@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import inspect
+import json
 import logging
 import re
 import subprocess
@@ -18,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import pagebus.prometheus
 from delivery_modes import Bus, collect_garbage
-from pagebus import PubSubHub
+from pagebus import BusyTopic, FailingHandler, PubSubHub, SlowHandler, Stats
 
 
 def ignore(*_: object) -> None:
@@ -326,6 +328,40 @@ def test_records_say_what_they_are():
     assert re.fullmatch(slow, repr(stats.slowest[0]))
     with pytest.raises(AttributeError):
         stats.published = 0  # type: ignore[misc]
+
+
+def test_records_can_be_compared_and_made_into_dictionaries(log: Any):
+    def fail(_: object) -> None:
+        raise ValueError("no")
+
+    hub = PubSubHub()
+    hub.subscribe_topic("ann", "room", lambda topic, message: slow_handler())
+    hub.subscribe("ann", fail)
+    hub.send_all_on_topic("room", "hello")
+    hub.send_all("hello")
+    log.take(1)
+    stats = hub.stats()
+
+    assert stats == hub.stats()
+    assert hash(stats) == hash(hub.stats())
+    assert stats != PubSubHub().stats()
+    assert stats != stats.asdict()
+    [failing] = stats.failing
+    assert stats.asdict()["failing"] == (
+        {"handler": failing.handler, "failures": 1, "traceback": failing.traceback},
+    )
+    assert json.loads(json.dumps(stats.asdict()))["busiest"] == [
+        {"topic": "room", "published": 1, "sessions": 1}
+    ]
+    match stats.busiest[0]:
+        case BusyTopic(topic, published=sends):
+            assert (topic, sends) == ("room", 1)
+
+
+@pytest.mark.parametrize("record", [Stats, SlowHandler, FailingHandler, BusyTopic])
+def test_a_dictionary_has_all_fields_of_a_record(record: type):
+    fields = {name for name, value in vars(record).items() if inspect.isdatadescriptor(value)}
+    assert set(record.__match_args__) == fields
 
 
 # ---- Prometheus -----------------------------------------------------------------------------

@@ -105,4 +105,8 @@ def test_numbers_once_taken_do_not_change():
 def test_numbers_come_from_a_hub_only_and_show_themselves():
     with pytest.raises(TypeError):
         Stats()  # type: ignore[call-arg]
-    assert "published=0" in repr(PubSubHub().stats())
+    stats = PubSubHub().stats()
+    fields = ", ".join(f"{name}={value!r}" for name, value in stats.asdict().items())
+    assert repr(stats) == f"Stats({fields})"
+    assert fields.startswith("published=0, ")
+    assert fields.endswith(", outbox=0, unpublished=0, unreadable=0")

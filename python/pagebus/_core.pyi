@@ -702,6 +702,26 @@ class Listener:
 class Stats:
     """What a hub has done and holds, in messages, calls and subscriptions."""
 
+    __match_args__ = (
+        "published",
+        "delivered",
+        "failed",
+        "dropped",
+        "pending",
+        "sessions",
+        "topics",
+        "subscriptions",
+        "latency_p50",
+        "latency_p99",
+        "latency_max",
+        "slowest",
+        "failing",
+        "busiest",
+        "outbox",
+        "unpublished",
+        "unreadable",
+    )
+
     @property
     def published(self) -> int:
         """Sends since the hub was made, whether anybody listened or not."""
@@ -768,7 +788,11 @@ class Stats:
 
     @property
     def busiest(self) -> tuple[BusyTopic, ...]:
-        """Up to 20 topics that have a subscription, the one that was sent to most first."""
+        """Up to 20 topics that have a subscription, the one that was sent to most first.
+
+        Nearly: one that others have just overtaken, or outlived, can be missing until it is sent to
+        again some times.
+        """
 
     @property
     def outbox(self) -> int:
@@ -782,9 +806,17 @@ class Stats:
     def unreadable(self) -> int:
         """What came over the link and could not be read."""
 
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values; those of the lists' entries too."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class SlowHandler:
     """A handler that takes its time."""
+
+    __match_args__ = ("handler", "calls", "mean", "max")
 
     @property
     def handler(self) -> str:
@@ -802,9 +834,17 @@ class SlowHandler:
     def max(self) -> float:
         """Seconds that the longest of them took."""
 
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class FailingHandler:
     """A handler that raised."""
+
+    __match_args__ = ("handler", "failures", "traceback")
 
     @property
     def handler(self) -> str:
@@ -818,9 +858,17 @@ class FailingHandler:
     def traceback(self) -> str:
         """The traceback of its last failure as text: the last 8,000 characters of it."""
 
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class BusyTopic:
     """A topic that is sent to."""
+
+    __match_args__ = ("topic", "published", "sessions")
 
     @property
     def topic(self) -> str:
@@ -833,6 +881,12 @@ class BusyTopic:
     @property
     def sessions(self) -> int:
         """Sessions that are on it now."""
+
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 # ---- report ---------------------------------------------------------------------------------
 
