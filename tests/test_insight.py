@@ -11,12 +11,15 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import prometheus_client.openmetrics.exposition
+import prometheus_client.openmetrics.parser
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 import pagebus.prometheus
 from delivery_modes import Bus, collect_garbage
@@ -367,28 +370,45 @@ def test_a_dictionary_has_all_fields_of_a_record(record: type):
 # ---- Prometheus -----------------------------------------------------------------------------
 
 
-def scrape(hubs: PubSubHub | dict[str, PubSubHub]) -> dict[str, float]:
-    registry = CollectorRegistry(auto_describe=True)
+Format = tuple[Callable[..., bytes], Callable[[str], Iterable[Metric]]]
+TEXT: Format = (generate_latest, text_string_to_metric_families)
+OPENMETRICS: Format = (
+    prometheus_client.openmetrics.exposition.generate_latest,
+    prometheus_client.openmetrics.parser.text_string_to_metric_families,
+)
+
+
+def scrape(
+    hubs: PubSubHub | dict[str, PubSubHub], through: Format = TEXT
+) -> dict[tuple[str, str], float]:
+    """What comes out of Prometheus's own parser, by name and hub."""
+    registry = CollectorRegistry()
     registry.register(pagebus.prometheus.collector(hubs))
-    lines = generate_latest(registry).decode().splitlines()
-    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in samples}
+    write, read = through
+    samples = [sample for metric in read(write(registry).decode()) for sample in metric.samples]
+    assert all(sample.labels.keys() == {"hub"} for sample in samples)
+    return {(sample.name, sample.labels["hub"]): sample.value for sample in samples}
 
 
-def test_prometheus_sees_what_stats_say():
+@pytest.mark.parametrize("through", [TEXT, OPENMETRICS], ids=["text", "openmetrics"])
+def test_prometheus_sees_what_stats_say(through: Format):
     hub = PubSubHub()
     hub.subscribe("ann", ignore)
     for number in range(3):
         hub.send_all(number)
-    metrics, stats = scrape(hub), hub.stats()
+    metrics, stats = scrape(hub, through), hub.stats().asdict()
 
-    for field in ("published", "delivered", "failed", "dropped"):
-        assert metrics[f'pagebus_{field}_total{{hub="default"}}'] == getattr(stats, field)
-    for field in ("pending", "sessions", "topics", "subscriptions"):
-        assert metrics[f'pagebus_{field}{{hub="default"}}'] == getattr(stats, field)
-    for quantile, field in (("0.5", "p50"), ("0.99", "p99"), ("1", "max")):
-        name = f'pagebus_latency_seconds{{hub="default",quantile="{quantile}"}}'
-        assert metrics[name] == getattr(stats, f"latency_{field}") > 0
+    assert stats["latency_max"] > 0
+    counters = ("published", "delivered", "failed", "dropped", "unpublished", "unreadable")
+    sizes = ("pending", "sessions", "topics", "subscriptions", "outbox")
+    assert metrics == {
+        **{(f"pagebus_{field}_total", "default"): stats[field] for field in counters},
+        **{(f"pagebus_{field}", "default"): stats[field] for field in sizes},
+        **{
+            (f"pagebus_delivery_latency_{which}_seconds", "default"): stats[f"latency_{which}"]
+            for which in ("p50", "p99", "max")
+        },
+    }
 
 
 def test_prometheus_tells_several_hubs_apart():
@@ -396,8 +416,18 @@ def test_prometheus_tells_several_hubs_apart():
     chat.send_all("hello")
     metrics = scrape({"chat": chat, "news": news})
 
-    assert metrics['pagebus_published_total{hub="chat"}'] == 1
-    assert metrics['pagebus_published_total{hub="news"}'] == 0
+    assert metrics["pagebus_published_total", "chat"] == 1
+    assert metrics["pagebus_published_total", "news"] == 0
+
+
+def test_a_registry_refuses_a_second_collector():
+    registry, hub = CollectorRegistry(), PubSubHub()
+    registry.register(pagebus.prometheus.collector(hub))
+
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(pagebus.prometheus.collector(hub))
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(pagebus.prometheus.collector({"other": PubSubHub()}))
 
 
 def test_a_collector_says_which_argument_is_wrong():
