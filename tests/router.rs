@@ -331,10 +331,10 @@ fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
         }
     }
     assert_eq!(router.sizes().dropped, 2);
-    let first = router.unpark(&subscription, None);
+    let first = router.unpark(&subscription, None, &mut trash);
     assert_eq!(first.map(|envelope| envelope.message), Some(2));
     router.cancel(&subscription, &mut trash);
-    assert!(router.unpark(&subscription, None).is_none());
+    assert!(router.unpark(&subscription, None, &mut trash).is_none());
     assert_eq!(router.sizes().pending, 0);
 }
 

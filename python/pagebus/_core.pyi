@@ -242,9 +242,10 @@ class PubSubHub:
         """Call ``handler(presence)`` when sessions come to ``topic`` and when they leave it.
 
         The first call tells who is there. Changes that come faster than they can be told are
-        told together; replaying all that was told gives :meth:`sessions` of the topic. Watching a
-        topic is not being on it. The handle that is returned ends it, and so does
-        :meth:`unsubscribe_all`; :meth:`unsubscribe_topic` does not.
+        told together and never dropped, whatever ``max_pending`` and ``overflow`` say; replaying
+        all that was told gives :meth:`sessions` of the topic. Watching a topic is not being on it.
+        The handle that is returned ends it, and so does :meth:`unsubscribe_all`;
+        :meth:`unsubscribe_topic` does not.
 
         Args:
             session_id: The session that owns the subscription.

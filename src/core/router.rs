@@ -11,6 +11,7 @@ mod losses;
 mod mailboxes;
 pub mod presence;
 mod recall;
+mod records;
 mod renewal;
 mod replay;
 mod workers;
@@ -32,8 +33,9 @@ use super::subscription::{Listener, Own, Subscription};
 use super::{GroupKey, LaneKey, SessionKey, TopicKey, Trash, clock};
 pub use losses::Loss;
 use losses::Reports;
-use presence::MakeNotice;
+use presence::{FindPresence, MakeNotice};
 use recall::Recall;
+use records::Record;
 use replay::Replay;
 
 /// One delivery: what to call and with what.
@@ -153,6 +155,11 @@ pub struct Router<H, M, D> {
     recall: Option<Box<Recall<H>>>,
     /// Makes a message of who comes and goes.
     make_notice: Option<MakeNotice<M>>,
+    /// Finds that in the message again.
+    find_presence: FindPresence<M>,
+    /// The message of that which waits for a handler that is busy, by the subscription's serial; its
+    /// place is in the mailbox or in a queue.
+    records: HashMap<u64, Record<M>, RandomState>,
     /// Deliverers to be woken because of a change of subscriptions.
     wake: SmallVec<[D; 2]>,
     /// Messages for handlers that are busy with an earlier one, by the subscription's serial.
@@ -181,6 +188,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
             history_limit: 0,
             recall: None,
             make_notice: None,
+            find_presence: |_| None,
+            records: HashMap::default(),
             wake: SmallVec::new(),
             mailboxes: HashMap::default(),
             waiting: 0,
@@ -438,6 +447,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
         self.registry.forget_identity(subscription.owner.key());
         self.forget_replay(subscription, trash);
+        self.forget_record(subscription, trash);
         if let Some(mailbox) = self.mailboxes.remove(&subscription.serial) {
             self.waiting -= mailbox.len();
             trash.envelopes.extend(mailbox);

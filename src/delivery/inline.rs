@@ -83,8 +83,9 @@ fn resume(
 ) -> PyResult<()> {
     let mut last: Option<Arc<Envelope>> = None;
     while process.is_this() {
-        let unpark =
-            |router: &mut Router, _: &mut Trash| router.unpark(subscription, last.as_ref());
+        let unpark = |router: &mut Router, trash: &mut Trash| {
+            router.unpark(subscription, last.as_ref(), trash)
+        };
         let Some(envelope) = PubSubHub::change_and_report(hub, unpark) else {
             return Ok(());
         };

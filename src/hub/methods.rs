@@ -62,7 +62,7 @@ impl PubSubHub {
         presence: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let mut router = Router::new(max_pending.map_or(Ok(10_000), check_limit)?, overflow);
-        router.make_notices(Message::notice);
+        router.make_notices(Message::notice, Message::presence);
         router.limit_history(history::limit(max_history)?);
         router.keep_all(history::general(history)?);
         let linking = Linking {
