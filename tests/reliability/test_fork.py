@@ -80,7 +80,8 @@ def run_until(loop, got, count):
     async def wait():
         while len(got) < count:
             await asyncio.sleep(0)
-        await asyncio.sleep(0.01)  # For what should not come.
+        for _ in range(20):  # For what should not come.
+            await asyncio.sleep(0)
     loop.run_until_complete(asyncio.wait_for(wait(), 20))
 
 got = Got()
