@@ -58,6 +58,8 @@ mod _core {
     #[pymodule_export]
     use super::hub::{HubClosed, PubSubHub};
     #[pymodule_export]
+    use super::link::OutboxFull;
+    #[pymodule_export]
     use super::presence::Presence;
     #[pymodule_export]
     use super::pubsub::PubSub;

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from link_tools import PATIENCE, Linked, follow, until
@@ -17,14 +16,6 @@ import pagebus
 from pagebus import Overflow, PubSubHub
 
 pytestmark = pytest.mark.link
-
-
-@pytest.fixture
-def proxy(redis: RedisServer) -> Iterator[Proxy]:
-    """A proxy before the server."""
-    proxy = Proxy(redis.port)
-    yield proxy
-    proxy.close()
 
 
 def numbers(log: list[tuple[str | None, object]]) -> list[object]:
