@@ -94,6 +94,8 @@ mod _core {
         }
         super::codec::prepare(module.py())?;
         prepare_classes(module.py());
+        // Before what a program registers, and so after it: that may send.
+        super::link::exit::watch(module.py())?;
         super::fork::watch(module.py())
     }
 

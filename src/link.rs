@@ -1,6 +1,7 @@
 //! A hub's link to the hubs of other processes: what is sent goes out, and what comes back from the
 //! broker is delivered here, to the sender's own sessions as to everybody else's.
 
+pub mod exit;
 mod presence;
 
 use std::collections::HashMap;
@@ -267,6 +268,7 @@ impl Running {
         let (wanted, handle) = (self.wanted.clone(), self.handle.clone());
         let thread = std::thread::Builder::new().name("pagebus-node".to_owned());
         let served = thread.spawn(|| engine.serve(wanted, handle)).map(drop);
+        exit::remember(&self.handle);
         served.map_err(|error| {
             self.handle.end();
             let lost = State::Disconnected(error.to_string());
