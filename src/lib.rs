@@ -60,6 +60,8 @@ mod _core {
     #[pymodule_export]
     use super::hub::{HubClosed, PubSubHub};
     #[pymodule_export]
+    use super::link::OutboxFull;
+    #[pymodule_export]
     use super::presence::Presence;
     #[pymodule_export]
     use super::pubsub::PubSub;
@@ -94,6 +96,8 @@ mod _core {
         }
         super::codec::prepare(module.py())?;
         prepare_classes(module.py());
+        // Before what a program registers, and so after it: that may send.
+        super::link::exit::watch(module.py())?;
         super::fork::watch(module.py())
     }
 

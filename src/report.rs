@@ -349,6 +349,18 @@ fn outbox_burst(
     call_overflow_hook(hub, record)
 }
 
+/// Reports messages that were not published when the process ended.
+pub fn left_behind(py: Python<'_>, count: usize) -> PyResult<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "{} may not reach other processes: this one ends",
+        messages(count)
+    );
+    log(py, Level::Error, &text, None)
+}
+
 /// Reports messages that will not be published, for a reason that is not the hub's.
 pub fn unpublished(hub: &Bound<'_, PubSubHub>, count: u64, reason: &str) {
     let lost = messages(usize::try_from(count).unwrap_or(usize::MAX));

@@ -421,6 +421,8 @@ class PubSubHub:
         traceback: TracebackType | None,
         /,
     ) -> Coroutine[Any, Any, None]: ...
+    def _close_anywhere(self, timeout: float | None) -> None: ...
+    def _wait_for_room(self, timeout: float | None) -> None: ...
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` or :meth:`aclose` has been called.
@@ -949,6 +951,9 @@ class Overflow:
 
 class HubClosed(RuntimeError):  # noqa: N818 - a state, named as in asyncio.QueueShutDown
     """A send or a subscription on a hub that is closed."""
+
+class OutboxFull(RuntimeError):  # noqa: N818 - a state, as above
+    """A message that a :class:`pagebus.Publisher` has not taken: too many wait for the server."""
 
 # ---- codec ----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{
@@ -135,6 +135,8 @@ pub enum State {
 /// The hub's side of a node.
 pub struct Handle {
     desk: Mutex<Desk>,
+    /// Told when there is room in the outbox.
+    room: Condvar,
     /// The node's name.
     publisher: Publisher,
     wake: Notify,
@@ -159,7 +161,45 @@ struct Desk {
     is_closed: bool,
 }
 
+/// A message that is to be published.
+pub struct Outgoing<'a> {
+    /// Where.
+    pub channel: Channel,
+    /// The session that does not get it.
+    pub except: Option<&'a [u8]>,
+    /// What the codec made of it.
+    pub payload: Vec<u8>,
+}
+
+/// What became of a message that was to give way to those that wait.
+pub enum Offered<'a> {
+    /// It is in the outbox.
+    Taken,
+    /// There was no room for it.
+    Left(Outgoing<'a>),
+    /// The node has ended.
+    Closed,
+}
+
 impl Desk {
+    fn has_room(&self, outgoing: &Outgoing<'_>) -> bool {
+        let Outgoing {
+            channel,
+            except,
+            payload,
+        } = outgoing;
+        self.outbox.has_room(channel, *except, payload)
+    }
+
+    fn send(&mut self, outgoing: Outgoing<'_>) -> usize {
+        let Outgoing {
+            channel,
+            except,
+            payload,
+        } = outgoing;
+        self.outbox.send(&channel, except, payload)
+    }
+
     /// So many messages gave way; tells whether they are the first of a burst.
     fn give_way(&mut self, count: usize) -> bool {
         let is_first = count > 0 && self.burst == 0;
@@ -196,6 +236,7 @@ impl Handle {
                 burst: 0,
                 is_closed: false,
             }),
+            room: Condvar::new(),
             publisher,
             wake: Notify::new(),
             is_closing: AtomicBool::new(false),
@@ -206,25 +247,51 @@ impl Handle {
 
     /// Publishes a message, as soon as that is possible, unless the node has ended: then it returns
     /// false. If others gave way to it, and begin a burst, the listener is told.
-    pub fn publish(
-        &self,
-        channel: &Channel,
-        except: Option<&[u8]>,
-        payload: Vec<u8>,
-        listener: &impl Listener,
-    ) -> bool {
+    pub fn publish(&self, outgoing: Outgoing<'_>, listener: &impl Listener) -> bool {
         {
             let mut desk = self.desk.lock();
             if desk.is_closed {
                 return false;
             }
-            let lost = desk.outbox.send(channel, except, payload);
+            let lost = desk.send(outgoing);
             if desk.give_way(lost) {
                 // With the lock held: or the end of the burst could be told before its beginning.
                 listener.take(News::Overflowed(lost));
             }
         }
         self.wake.notify_one();
+        true
+    }
+
+    /// Publishes a message when there is room for it, and waits so long for that.
+    pub fn offer<'a>(&self, outgoing: Outgoing<'a>, patience: Duration) -> Offered<'a> {
+        let limit = std::time::Instant::now() + patience;
+        {
+            let mut desk = self.desk.lock();
+            while !desk.is_closed && !desk.has_room(&outgoing) {
+                if self.room.wait_until(&mut desk, limit).timed_out() {
+                    return Offered::Left(outgoing);
+                }
+            }
+            if desk.is_closed {
+                return Offered::Closed;
+            }
+            desk.send(outgoing);
+        }
+        self.wake.notify_one();
+        Offered::Taken
+    }
+
+    /// Waits until everything is published, or given up, but no longer than so long; tells whether
+    /// that is so.
+    pub fn wait_until_empty(&self, patience: Duration) -> bool {
+        let limit = std::time::Instant::now() + patience;
+        let mut desk = self.desk.lock();
+        while !desk.outbox.is_empty() {
+            if self.room.wait_until(&mut desk, limit).timed_out() {
+                return false;
+            }
+        }
         true
     }
 
@@ -238,6 +305,7 @@ impl Handle {
         if let Some(burst) = desk.caught_up() {
             listener.take(News::CaughtUp(burst));
         }
+        self.room.notify_all();
         messages
     }
 
@@ -296,6 +364,7 @@ impl Handle {
         desk.is_closed = true;
         let left = desk.outbox.clear() as u64;
         desk.lost += left;
+        self.room.notify_all();
         left + std::mem::take(&mut desk.burst)
     }
 

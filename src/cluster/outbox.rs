@@ -101,6 +101,17 @@ impl Outbox {
         self.queues.len()
     }
 
+    /// Whether a message would be taken without that another one has to give way.
+    pub fn has_room(&self, channel: &Channel, except: Option<&[u8]>, payload: &[u8]) -> bool {
+        let name = match self.queues.contains_key(channel) {
+            true => 0,
+            false => name_of(channel).len(),
+        };
+        let bytes = name + Message { except, payload }.size();
+        self.is_empty()
+            || self.messages < self.limits.messages && self.bytes + bytes <= self.limits.bytes
+    }
+
     /// Takes a message; returns how many had to give way to it.
     pub fn send(&mut self, channel: &Channel, except: Option<&[u8]>, payload: Vec<u8>) -> usize {
         self.sequence += 1;

@@ -303,6 +303,16 @@ impl PubSubHub {
         close::aclose(slf, &timeout)
     }
 
+    fn _close_anywhere(slf: &Bound<'_, Self>, timeout: Timeout) -> PyResult<()> {
+        close::close_anywhere(slf, &timeout)
+    }
+
+    fn _wait_for_room(&self, timeout: Timeout) {
+        if let Some(link) = &self.link {
+            link.wait_for_room(timeout);
+        }
+    }
+
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from link_tools import PATIENCE, Linked, follow, until
@@ -17,14 +16,6 @@ import pagebus
 from pagebus import Overflow, PubSubHub
 
 pytestmark = pytest.mark.link
-
-
-@pytest.fixture
-def proxy(redis: RedisServer) -> Iterator[Proxy]:
-    """A proxy before the server."""
-    proxy = Proxy(redis.port)
-    yield proxy
-    proxy.close()
 
 
 def numbers(log: list[tuple[str | None, object]]) -> list[object]:
@@ -148,7 +139,7 @@ def test_each_outage_that_fills_the_outbox_is_told_and_what_it_cost(
         for number in range(20):
             hub.send_all(number)
         own_redis.start()
-        until(lambda: len(told) == 2 * turn, "it is not told")
+        until(lambda turn=turn: len(told) == 2 * turn, "it is not told")
     assert [overflow.dropped for overflow in told] == [1, 15, 1, 15]
     for overflow in told:
         assert (overflow.session_id, overflow.topic, overflow.handler) == (None, None, None)
