@@ -443,6 +443,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if let Some(topic) = self.registry.remove(subscription) {
             self.tell_left(topic, subscription.owner.key());
         }
+        let joined = self.registry.reunite_notices(subscription);
+        trash.envelopes.extend(joined);
         self.registry.forget_identity(subscription.owner.key());
         self.forget_replay(subscription, trash);
         self.forget_record(subscription, trash);
@@ -665,7 +667,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 continue;
             };
             let burst = members.share.caught_up();
-            if members.roster.is_empty() | members.tells_nothing(envelope.sequence) {
+            let tells_nothing = members.tells_nothing(envelope.sequence);
+            // The next one gets the place of the last.
+            if let Some(next) = members.next_notice()
+                && let Some(state) = self.lanes.get_mut(lane as usize)
+            {
+                state.log.unpop(group, next.clone(), &members.share);
+            }
+            if members.roster.is_empty() | tells_nothing {
                 trash.envelopes.push(envelope);
                 self.release_group(group, trash);
                 continue;
