@@ -91,7 +91,7 @@ memcheck: $(ENVS)/memcheck/.wheel ## Look for wrong uses of memory with valgrind
 	  $$($(ENVS)/memcheck/bin/python -c 'import sys; print("--undef-value-errors=no" * (sys.version_info < (3, 12)))') \
 	  $(ENVS)/memcheck/bin/python -m pytest --timeout=0 $(OWN_TESTS) -m "not heavy" $(PYTEST_ARGS)
 
-bench: $(VENV)/.wheel $(VENV)/.benchers ## Measure what messages cost, and write docs/benchmarks.md
+bench: $(VENV)/.wheel $(VENV)/.benchers $(ENVS)/uncounted/.wheel ## Measure what messages cost, and write docs/benchmarks.md
 	@tools/provide 'command -v valgrind' valgrind \
 	  'Valgrind (`valgrind` on the PATH), which counts instructions'
 	@tools/provide 'command -v redis-server || command -v valkey-server' \
@@ -171,6 +171,13 @@ $(ENVS)/memcheck/.wheel: $(ENVS)/memcheck/.packages $(VENV)/.tools $(SOURCES)
 
 $(ENVS)/memcheck/.packages: $(ENVS)/memcheck/.made pyproject.toml
 	$(call PIP,$(ENVS)/memcheck) install --group test
+	@touch $@
+
+# The same build, which counts nothing; only its module is looked at.
+$(ENVS)/uncounted/.wheel: $(VENV)/.tools $(SOURCES)
+	rm -rf dist/uncounted
+	$(BIN)/maturin build --release --features extension-module,uncounted --interpreter $(BIN)/python --out dist/uncounted
+	$(call PIP,$(VENV)) install --upgrade --no-deps --target $(@D) dist/uncounted/*.whl
 	@touch $@
 
 $(ENVS)/brokers/.packages: $(ENVS)/brokers/.made pyproject.toml

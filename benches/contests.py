@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benches import (
     churn,
+    counting,
     event_loop,
     executor,
     extras,
@@ -25,6 +26,6 @@ MODULES = (
     extras,
     flet_app,
     link,
-    instructions,
+    *(instructions, counting),
 )
 CONTESTS: dict[str, Contest] = {c.name: c for module in MODULES for c in module.CONTESTS}

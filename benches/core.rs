@@ -152,7 +152,7 @@ fn park(criterion: &mut Criterion) {
     criterion.bench_function("park and unpark", |bencher| {
         bencher.iter(|| {
             black_box(hub.park(&subscription, &envelope, &mut trash));
-            let message = hub.unpark(&subscription, Some(&envelope));
+            let message = hub.unpark(&subscription, Some(&envelope), &mut trash);
             assert!(message.is_some());
         });
     });

@@ -26,7 +26,7 @@ TIMEOUT = 100.0
 OURS = Path(_core.__file__).name
 
 
-def run(way: str, file: Path) -> bool:
+def run(way: str, sizes: tuple[int, int], file: Path, **environment: str) -> bool:
     """Counts a way's instructions; tells whether the loop took as many turns for many handlers.
 
     Where it did not, something else kept the processor for longer than a turn may last.
@@ -34,9 +34,9 @@ def run(way: str, file: Path) -> bool:
     command = [
         *("valgrind", "--quiet", "--tool=callgrind", f"--dump-before={BORDER}"),
         *("--compress-strings=no", "--compress-pos=no", f"--callgrind-out-file={file}"),
-        *(sys.executable, "-m", "benches.programs.deliveries", way),
+        *(sys.executable, "-m", "benches.programs.deliveries", way, *map(str, sizes)),
     ]
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, "PYTHONHASHSEED": "0", **environment}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT
     )
@@ -62,16 +62,21 @@ def by_object(file: Path) -> Counter[str]:
     return counts
 
 
-def count(way: str) -> Values:
-    """The instructions of a delivery."""
+def parts(way: str, sizes: tuple[int, int], **environment: str) -> tuple[Counter[str], ...]:
+    """The instructions of all sends to few handlers, and of those to many."""
     if not shutil.which("valgrind"):
         raise RuntimeError("valgrind, which counts the instructions, is not installed")
     with TemporaryDirectory() as folder:
         file = Path(folder, "counts")
-        if not any(run(way, file) for _ in range(ATTEMPTS)):
+        if not any(run(way, sizes, file, **environment) for _ in range(ATTEMPTS)):
             raise RuntimeError("the machine is too busy: the loop took turns that nobody needs")
         # The first part is what came before.
-        few, many = (by_object(file.with_suffix(f".{part}")) for part in (2, 3))
+        return tuple(by_object(file.with_suffix(f".{part}")) for part in (2, 3))
+
+
+def count(way: str) -> Values:
+    """The instructions of a delivery."""
+    few, many = parts(way, (FEW, MANY))
     many.subtract(few)
     each = {place: number / (MANY - FEW) / SENDS for place, number in many.items()}
     total, own = sum(each.values()), each.get(OURS, 0)

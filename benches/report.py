@@ -8,7 +8,8 @@ first line:
 - ``goals``: the table of the goals;
 - ``contests PATTERN | ...``: the table of the contests whose names match;
 - ``median CONTEST | CONTESTANT``: one median, within a sentence;
-- ``ratio CONTEST | CONTESTANT | CONTESTANT``: one ratio, within a sentence.
+- ``ratio CONTEST | CONTESTANT | CONTESTANT``: one ratio, within a sentence;
+- ``surplus CONTEST | CONTESTANT | CONTESTANT``: how much more the first took, within a sentence.
 """
 
 from __future__ import annotations
@@ -136,8 +137,14 @@ def ratio(results: Results, contest: str, contestant: str, other: str, what: str
     return units.ratio(ours.ratio(theirs).middle) if ours and theirs else MISSING
 
 
+def surplus(results: Results, contest: str, contestant: str, other: str, what: str = "time") -> str:
+    """How much more of something one took than the other."""
+    ours, theirs = (results.find(contest, name, what) for name in (contestant, other))
+    return f"{ours.ratio(theirs).middle - 1:.1%}" if ours and theirs else MISSING
+
+
 REGIONS: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (run, goals, contests, median, ratio)
+    function.__name__: function for function in (run, goals, contests, median, ratio, surplus)
 }
 
 

@@ -45,20 +45,17 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
 /// Closes a hub, and waits for what is queued, except where that would be to wait for oneself, or
 /// to stop an event loop.
 pub fn close(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
-    static EVENT: Imported = Imported::new("threading", "Event");
-    let py = hub.py();
     let closing = Closing::new(hub.clone())?;
-    if closing.is_done(py) || closing.would_block(py)? {
+    if closing.would_block(hub.py())? {
         return Ok(());
     }
-    let event = EVENT.get(py)?.call0()?;
-    closing.when_done(&event.getattr(intern!(py, "set"))?);
-    // Interruptible: Ctrl-C ends the wait, and what is queued is still delivered.
-    let wait = event.getattr(intern!(py, "wait"))?;
-    if !python::call(&wait, [timeout.0.into_pyobject(py)?.as_any()])?.is_truthy()? {
-        closing.give_up(py);
-    }
-    Ok(())
+    closing.wait(hub.py(), timeout)
+}
+
+/// The same for a hub that no event loop serves: to stop one for a moment is better than to lose what
+/// is queued.
+pub fn close_anywhere(hub: &Bound<'_, PubSubHub>, timeout: &Timeout) -> PyResult<()> {
+    Closing::new(hub.clone())?.wait(hub.py(), timeout)
 }
 
 /// The same as a coroutine, which lets the event loop go on meanwhile.
@@ -145,6 +142,21 @@ impl Closing {
         let forsaken = forsake(&hub);
         report::contained(hub.py(), forsaken, Some(&hub));
         result.map(|()| Self(hub.unbind()))
+    }
+
+    fn wait(&self, py: Python<'_>, timeout: &Timeout) -> PyResult<()> {
+        static EVENT: Imported = Imported::new("threading", "Event");
+        if self.is_done(py) {
+            return Ok(());
+        }
+        let event = EVENT.get(py)?.call0()?;
+        self.when_done(&event.getattr(intern!(py, "set"))?);
+        // Interruptible: Ctrl-C ends the wait, and what is queued is still delivered.
+        let wait = event.getattr(intern!(py, "wait"))?;
+        if !python::call(&wait, [timeout.0.into_pyobject(py)?.as_any()])?.is_truthy()? {
+            self.give_up(py);
+        }
+        Ok(())
     }
 
     /// Whether this thread would wait for itself, as inside one of the hub's handlers, or would

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::close::Watchers;
 use crate::core::backlog::OverflowPolicy;
+use crate::core::counters::Counters;
 use crate::core::fanout::Audience;
 use crate::core::history::Past;
 use crate::core::interest::Channel;
@@ -32,8 +33,9 @@ use crate::name;
 use crate::once::Once;
 use crate::python;
 use crate::report;
-use crate::stats::Counters;
+use crate::stats::Failures;
 use crate::stream::{self, End};
+use crate::timing::Timing;
 
 pyo3::create_exception!(pagebus, HubClosed, PyRuntimeError);
 
@@ -55,6 +57,10 @@ pub struct PubSubHub {
     /// The executor that the hub was given.
     executor: Option<Shared<ExecutorLane>>,
     pub(crate) counters: Counters,
+    /// How long deliveries take.
+    pub(crate) timing: Timing,
+    /// What fails.
+    pub(crate) failures: Failures,
     on_error: Option<Py<PyAny>>,
     on_overflow: Option<Py<PyAny>>,
     overflow: OverflowPolicy,

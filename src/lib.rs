@@ -33,6 +33,8 @@ mod python;
 #[cfg(not(loom))]
 mod ranking;
 #[cfg(not(loom))]
+mod record;
+#[cfg(not(loom))]
 mod report;
 #[cfg(not(loom))]
 pub mod reserve;
@@ -57,6 +59,8 @@ mod _core {
     use super::codec::{DecodeError, MessagePack, register};
     #[pymodule_export]
     use super::hub::{HubClosed, PubSubHub};
+    #[pymodule_export]
+    use super::link::OutboxFull;
     #[pymodule_export]
     use super::presence::Presence;
     #[pymodule_export]
@@ -92,6 +96,8 @@ mod _core {
         }
         super::codec::prepare(module.py())?;
         prepare_classes(module.py());
+        // Before what a program registers, and so after it: that may send.
+        super::link::exit::watch(module.py())?;
         super::fork::watch(module.py())
     }
 

@@ -1,24 +1,27 @@
 //! A hub's link to the hubs of other processes: what is sent goes out, and what comes back from the
 //! broker is delivered here, to the sender's own sessions as to everybody else's.
 
+pub mod exit;
 mod presence;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use foldhash::fast::RandomState;
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyWeakrefMethods, PyWeakrefReference};
 
+use crate::close::Timeout;
 use crate::cluster::Channel;
 use crate::cluster::broker::Broker;
-use crate::cluster::node::{Handle, Listener, News, State, Visit, Wish};
+use crate::cluster::node::{Handle, Listener, News, Offered, Outgoing, State, Visit, Wish};
 use crate::cluster::outbox::Limits;
 use crate::cluster::position::Gap;
 use crate::cluster::wire;
@@ -26,6 +29,8 @@ use crate::cluster::wire::members::Read as Told;
 use crate::codec::{self, MessagePack};
 use crate::core::fanout::Audience;
 use crate::core::history::Past;
+use crate::delivery::delivering::Delivering;
+use crate::delivery::event_loop;
 use crate::delivery::handler::Message;
 use crate::fork::{Inherited, Process};
 use crate::hub::{HubClosed, PubSubHub};
@@ -34,6 +39,8 @@ use crate::name;
 use crate::once::Imported;
 use crate::python::{self, Held};
 use crate::report::{self, Level};
+
+pyo3::create_exception!(pagebus, OutboxFull, PyRuntimeError);
 
 /// What a linked hub was given.
 pub struct Settings {
@@ -55,6 +62,8 @@ pub struct Link {
     codec: Codec,
     on_gap: Option<Py<PyAny>>,
     on_link_state: Option<Py<PyAny>>,
+    /// How long a send waits for room in the outbox, if it does not take that of others.
+    patience: OnceCell<Timeout>,
     running: Inherited<Running>,
 }
 
@@ -140,8 +149,6 @@ struct Running {
     news: Receiver<News>,
     /// `None` before the first attempt to connect.
     state: Mutex<Option<State>>,
-    /// It was logged that messages are not published.
-    has_told_loss: AtomicBool,
     /// Who waits until nothing is missed on a channel.
     waiting: Mutex<Vec<Waiter>>,
 }
@@ -165,6 +172,9 @@ struct Wanted {
     /// What came from the broker and cannot be read.
     unreadable: AtomicU64,
 }
+
+/// The time between two looks at whether Ctrl-C was pressed, by those who wait.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// So many bytes of entries wait for the hub; more stay at the broker.
 const FULL: usize = 16 << 20;
@@ -238,7 +248,6 @@ impl Running {
             wanted: Arc::new(wanted),
             news,
             state: Mutex::new(None),
-            has_told_loss: AtomicBool::new(false),
             waiting: Mutex::default(),
         })
     }
@@ -259,6 +268,7 @@ impl Running {
         let (wanted, handle) = (self.wanted.clone(), self.handle.clone());
         let thread = std::thread::Builder::new().name("pagebus-node".to_owned());
         let served = thread.spawn(|| engine.serve(wanted, handle)).map(drop);
+        exit::remember(&self.handle);
         served.map_err(|error| {
             self.handle.end();
             let lost = State::Disconnected(error.to_string());
@@ -292,6 +302,7 @@ impl Link {
             codec,
             on_gap,
             on_link_state,
+            patience: OnceCell::new(),
             running: Inherited::new(running),
         })
     }
@@ -340,12 +351,56 @@ impl Link {
         };
         let running = self.running.get();
         running.start(hub)?;
-        match running.handle.publish(&channel, except, payload) {
-            None => return Err(HubClosed::new_err("the hub is closed")),
-            Some(0) => {}
-            Some(_) => self.unpublished(hub, "the outbox is full"),
+        let outgoing = Outgoing {
+            channel,
+            except,
+            payload,
+        };
+        let is_taken = match self.patience.get() {
+            None => running.handle.publish(outgoing, &*running.wanted),
+            Some(patience) => self.offer(hub.py(), outgoing, patience)?,
+        };
+        if !is_taken {
+            return Err(HubClosed::new_err("the hub is closed"));
         }
         Ok(())
+    }
+
+    /// From now on a send waits so long for room in the outbox: nothing gives way to it.
+    pub fn wait_for_room(&self, patience: Timeout) {
+        let _ = self.patience.set(patience);
+    }
+
+    /// Publishes a message when there is room for it; returns false if the node has ended.
+    fn offer(
+        &self,
+        py: Python<'_>,
+        outgoing: Outgoing<'_>,
+        Timeout(seconds): &Timeout,
+    ) -> PyResult<bool> {
+        let (handle, begin) = (&self.running.get().handle, Instant::now());
+        let patience = seconds.map_or(Duration::MAX, Duration::from_secs_f64);
+        let mut offered = handle.offer(outgoing, Duration::ZERO);
+        while let Offered::Left(outgoing) = offered {
+            let left = patience.saturating_sub(begin.elapsed());
+            if event_loop::running(py)?.is_some() {
+                return Err(OutboxFull::new_err(
+                    "the outbox is full, and to wait for room would stop the event loop: send less \
+                     at a time, give it a larger max_outbox, or send from a thread, as with \
+                     asyncio.to_thread",
+                ));
+            }
+            if left.is_zero() {
+                let (time, state) = (seconds.unwrap_or_default(), self.state(py));
+                return Err(OutboxFull::new_err(format!(
+                    "there was no room in the outbox for {time} seconds; the link is {state}"
+                )));
+            }
+            offered = Offered::Closed;
+            python::detached(py, || offered = handle.offer(outgoing, left.min(GLANCE)));
+            py.check_signals()?;
+        }
+        Ok(matches!(offered, Offered::Taken))
     }
 
     fn encode(&self, message: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
@@ -482,7 +537,9 @@ impl Link {
                 });
             }
             News::State(state) => self.tell_state(hub, state),
-            News::Unpublished(reason) => self.unpublished(hub, &reason),
+            News::Overflowed(lost) => report::outbox_overflow(hub, lost),
+            News::CaughtUp(burst) => report::outbox_caught_up(hub, burst),
+            News::Unpublished(lost, reason) => report::unpublished(hub, lost, &reason),
             News::Garbage => say_unreadable(hub, "it is no entry", None),
             News::Unreadable(channel, reason) => {
                 let text = format!(
@@ -650,19 +707,6 @@ impl Link {
         }
     }
 
-    fn unpublished(&self, hub: &Bound<'_, PubSubHub>, reason: &str) {
-        // Once: there may be many.
-        if !self
-            .running
-            .get()
-            .has_told_loss
-            .swap(true, Ordering::Relaxed)
-        {
-            let text = format!("messages will not reach other processes: {reason}");
-            say(hub, Level::Error, &text);
-        }
-    }
-
     fn unreadable(&self, hub: &Bound<'_, PubSubHub>, reason: &str, error: Option<&PyErr>) {
         let unreadable = &self.running.get().wanted.unreadable;
         if unreadable.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -773,6 +817,8 @@ impl Courier {
             let Some(link) = hub.get().link() else {
                 return;
             };
+            // A hook may close the hub, and must not wait for itself.
+            let _delivering = Delivering::begin(hub.get());
             let more = self.news.try_iter().take(AT_ONCE);
             for news in std::iter::once(first).chain(more) {
                 link.take(hub, news);

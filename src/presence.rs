@@ -51,6 +51,11 @@ impl Notice {
         }
     }
 
+    /// The changes.
+    pub fn presence(&self) -> &Arc<core::Presence<Message>> {
+        &self.presence
+    }
+
     /// The topic.
     pub fn topic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
         name::text(py, &self.presence.topic)

@@ -21,11 +21,6 @@ pub trait Ranked {
 pub struct Ranking<T>(HashMap<String, T>);
 
 impl<T: Ranked> Ranking<T> {
-    /// What is known of a handler, if anything is.
-    pub fn get_mut(&mut self, handler: &str) -> Option<&mut T> {
-        self.0.get_mut(handler)
-    }
-
     /// The place of a handler; the least of the others gives way to a new one that has no room.
     pub fn entry(&mut self, handler: String) -> Entry<'_, String, T> {
         if self.0.len() >= MOST && !self.0.contains_key(&handler) {

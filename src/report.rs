@@ -100,8 +100,8 @@ fn try_failure(
         place(&session_id, topic.as_ref())
     );
     log(py, Level::Error, &text, Some(exception.bind(py).as_any()))?;
-    let failures = &hub.get().counters.failures;
-    failures.record(&name, || traceback_of(exception.bind(py)));
+    let traceback = traceback_of(exception.bind(py))?;
+    hub.get().failures.record(name, traceback);
     let Some(hook) = hub.get().on_error() else {
         return Ok(());
     };
@@ -119,18 +119,23 @@ fn try_failure(
     )
 }
 
-/// The traceback of an exception as Python would show it, or the end of a long one.
-fn traceback_of(exception: &Bound<'_, PyBaseException>) -> String {
+/// The traceback of an exception as Python would show it, or the end of a long one. Fails only with
+/// what is meant for the process.
+fn traceback_of(exception: &Bound<'_, PyBaseException>) -> PyResult<String> {
     static CELL: Imported = Imported::new("traceback", "format_exception");
     let lines = CELL
         .get(exception.py())
         .and_then(|format| python::call(format, [exception.as_any()]))
         .and_then(|lines| lines.extract::<Vec<String>>());
-    let text = lines.map_or_else(|_| "(no traceback)".to_owned(), |lines| lines.concat());
-    match text.char_indices().nth_back(LONGEST_TRACEBACK) {
+    let text = match lines {
+        Ok(lines) => lines.concat(),
+        Err(error) if is_interrupt(exception.py(), &error) => return Err(error),
+        Err(_) => "(no traceback)".to_owned(),
+    };
+    Ok(match text.char_indices().nth_back(LONGEST_TRACEBACK) {
         Some((at, _)) => format!("...{}", &text[at..]),
         None => text,
-    }
+    })
 }
 
 /// Whether an exception is `asyncio.CancelledError`.
@@ -309,6 +314,59 @@ fn deliverer(hub: &Bound<'_, PubSubHub>, lane: LaneKey) -> &'static str {
         Some(_) => "the executor",
         None => "the thread that delivers",
     }
+}
+
+/// Reports that a full outbox begins to lose messages.
+pub fn outbox_overflow(hub: &Bound<'_, PubSubHub>, count: usize) {
+    let text = "messages will not reach other processes: the outbox is full";
+    let told = outbox_burst(hub, Level::Error, text, count);
+    contain(hub, told);
+}
+
+/// Reports that an outbox has emptied after it lost so many.
+pub fn outbox_caught_up(hub: &Bound<'_, PubSubHub>, burst: u64) {
+    let burst = usize::try_from(burst).unwrap_or(usize::MAX);
+    let lost = messages(burst);
+    let text = format!("what is sent reaches other processes again; {lost} did not");
+    let told = outbox_burst(hub, Level::Warning, &text, burst);
+    contain(hub, told);
+}
+
+fn outbox_burst(
+    hub: &Bound<'_, PubSubHub>,
+    level: Level,
+    text: &str,
+    dropped: usize,
+) -> PyResult<()> {
+    log(hub.py(), level, text, None)?;
+    // They were sent to whomever.
+    let record = Overflow {
+        session_id: None,
+        topic: None,
+        handler: None,
+        dropped,
+    };
+    call_overflow_hook(hub, record)
+}
+
+/// Reports messages that were not published when the process ended.
+pub fn left_behind(py: Python<'_>, count: usize) -> PyResult<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "{} may not reach other processes: this one ends",
+        messages(count)
+    );
+    log(py, Level::Error, &text, None)
+}
+
+/// Reports messages that will not be published, for a reason that is not the hub's.
+pub fn unpublished(hub: &Bound<'_, PubSubHub>, count: u64, reason: &str) {
+    let lost = messages(usize::try_from(count).unwrap_or(usize::MAX));
+    let text = format!("{lost} will not reach other processes: {reason}");
+    let result = log(hub.py(), Level::Error, &text, None);
+    contain(hub, result);
 }
 
 /// Reports messages that nobody will deliver any more.

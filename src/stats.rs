@@ -1,127 +1,64 @@
 //! What a hub has done and holds.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::core::Name;
 use crate::core::router::Sizes;
+use crate::hub::PubSubHub;
 use crate::link;
 use crate::name;
 use crate::ranking::{Ranked, Ranking};
+use crate::record::{self, record};
 use crate::report::quoted;
-use crate::timing::Timing;
-
-/// Counters that deliverers add to without the router's lock: once in a turn, or for each call on
-/// an executor.
-#[derive(Default)]
-pub struct Counters {
-    delivered: AtomicU64,
-    failed: AtomicU64,
-    dropped: AtomicU64,
-    /// Messages in the queues of readers, which the router does not know.
-    unread: AtomicUsize,
-    /// How long deliveries take.
-    pub timing: Timing,
-    /// What fails.
-    pub failures: Failures,
-}
-
-impl Counters {
-    /// Counts handler calls that were begun.
-    pub fn add_delivered(&self, count: u64) {
-        self.delivered.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Counts a handler call that raised.
-    pub fn add_failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts deliveries that were given up.
-    pub fn add_dropped(&self, count: usize) {
-        self.dropped.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    /// Counts a message that waits for a reader.
-    pub fn add_unread(&self) {
-        self.unread.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts messages that wait for a reader no more.
-    pub fn subtract_unread(&self, count: usize) {
-        self.unread.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    /// Messages that wait for readers.
-    pub fn unread(&self) -> usize {
-        self.unread.load(Ordering::Relaxed)
-    }
-
-    /// Enters that nothing waits for readers: those of this process have read nothing yet.
-    pub fn forget_unread(&self) {
-        self.unread.store(0, Ordering::Relaxed);
-    }
-}
 
 /// What fails: handlers, by name.
 #[derive(Default)]
-pub struct Failures(Mutex<Ranking<Failing>>);
+pub struct Failures(Mutex<Failed>);
 
-#[derive(Clone)]
+#[derive(Default)]
+struct Failed {
+    /// How many calls.
+    count: u64,
+    handlers: Ranking<Failing>,
+}
+
+#[derive(Clone, Default)]
 struct Failing {
     count: u64,
     traceback: String,
-    last: Instant,
+    /// The number of its last failure among those of all handlers.
+    last: u64,
 }
 
 impl Ranked for Failing {
-    type Rank = Instant;
+    type Rank = u64;
 
-    fn rank(&self) -> Instant {
+    fn rank(&self) -> u64 {
         self.last
     }
 }
 
 /// Entries of each kind in a record, at the most.
 const MOST_TOLD: usize = 20;
-/// A traceback is written down anew after so long.
-const NEXT_TRACEBACK: Duration = Duration::from_secs(1);
 
 impl Failures {
-    /// Counts a failure of a handler; `traceback` is asked for now and then.
-    pub fn record(&self, handler: &str, traceback: impl FnOnce() -> String) {
-        let now = Instant::now();
-        let mut counted = 0;
-        {
-            let mut all = self.0.lock();
-            if let Some(failing) = all.get_mut(handler) {
-                failing.count += 1;
-                counted = 1;
-                if now.saturating_duration_since(failing.last) < NEXT_TRACEBACK {
-                    return;
-                }
-            }
-        }
-        let traceback = traceback();
+    /// Counts a failure of a handler and keeps its traceback: as text, because the exception itself
+    /// holds the frames, and with them the page, of a session that may leave.
+    pub fn record(&self, handler: String, traceback: String) {
         let mut all = self.0.lock();
-        let failing = all.entry(handler.to_owned()).or_insert(Failing {
-            count: counted,
-            traceback: String::new(),
-            last: now,
-        });
-        // Another thread can have entered the handler while the traceback was written.
-        failing.count += 1 - counted;
-        (failing.traceback, failing.last) = (traceback, now);
+        all.count += 1;
+        let last = all.count;
+        let failing = all.handlers.entry(handler).or_default();
+        failing.count += 1;
+        (failing.traceback, failing.last) = (traceback, last);
     }
 
     /// The handlers that failed, the latest first.
     fn latest(&self) -> Vec<(String, Failing)> {
-        let all = self.0.lock().clone();
-        all.into_first(MOST_TOLD)
+        let handlers = self.0.lock().handlers.clone();
+        handlers.into_first(MOST_TOLD)
     }
 }
 
@@ -134,12 +71,18 @@ pub struct SlowHandler {
     max: f64,
 }
 
-#[pymethods]
-impl SlowHandler {
-    fn __repr__(&self) -> String {
-        format!("<SlowHandler {} max={:.6}>", self.handler, self.max)
+record!(
+    SlowHandler {
+        handler,
+        calls,
+        mean,
+        max
+    },
+    |slf| {
+        let Self { handler, max, .. } = slf.get();
+        Ok(format!("<SlowHandler {handler} max={max:.6}>"))
     }
-}
+);
 
 /// A handler that raised.
 #[pyclass(frozen, module = "pagebus", get_all)]
@@ -149,13 +92,20 @@ pub struct FailingHandler {
     traceback: String,
 }
 
-#[pymethods]
-impl FailingHandler {
-    fn __repr__(&self) -> String {
-        let (handler, failures) = (&self.handler, self.failures);
-        format!("<FailingHandler {handler} failures={failures}>")
+// Without the traceback, which has many lines.
+record!(
+    FailingHandler {
+        handler,
+        failures,
+        traceback
+    },
+    |slf| {
+        let Self {
+            handler, failures, ..
+        } = slf.get();
+        Ok(format!("<FailingHandler {handler} failures={failures}>"))
     }
-}
+);
 
 /// A topic that much is sent on.
 #[pyclass(frozen, module = "pagebus", get_all)]
@@ -165,13 +115,20 @@ pub struct BusyTopic {
     sessions: u32,
 }
 
-#[pymethods]
-impl BusyTopic {
-    fn __repr__(&self, py: Python<'_>) -> String {
-        let topic = quoted(self.topic.bind(py));
-        format!("<BusyTopic {topic} published={}>", self.published)
+record!(
+    BusyTopic {
+        topic,
+        published,
+        sessions
+    },
+    |slf| {
+        let topic = quoted(slf.get().topic.bind(slf.py()));
+        Ok(format!(
+            "<BusyTopic {topic} published={}>",
+            slf.get().published
+        ))
     }
-}
+);
 
 /// A hub's counters, sizes and times at one moment.
 #[pyclass(frozen, module = "pagebus", get_all)]
@@ -199,17 +156,17 @@ impl Stats {
     /// Everything put together.
     pub fn new(
         py: Python<'_>,
-        counters: &Counters,
+        hub: &PubSubHub,
         sizes: &Sizes,
         busiest: Vec<(Name, u64, u32)>,
         link: &link::Counts,
     ) -> PyResult<Self> {
-        let latency = counters.timing.quantiles();
+        let (counters, latency) = (&hub.counters, hub.timing.quantiles());
         Ok(Self {
             published: sizes.published,
-            delivered: counters.delivered.load(Ordering::Relaxed),
-            failed: counters.failed.load(Ordering::Relaxed),
-            dropped: counters.dropped.load(Ordering::Relaxed) + sizes.dropped as u64,
+            delivered: counters.delivered(),
+            failed: counters.failed(),
+            dropped: counters.dropped() + sizes.dropped as u64,
             pending: sizes.pending,
             sessions: sizes.sessions,
             topics: sizes.topics,
@@ -217,8 +174,8 @@ impl Stats {
             latency_p50: latency.p50,
             latency_p99: latency.p99,
             latency_max: latency.max,
-            slowest: slowest(py, counters)?.unbind(),
-            failing: failing(py, counters)?.unbind(),
+            slowest: slowest(py, hub)?.unbind(),
+            failing: failing(py, hub)?.unbind(),
             busiest: busiest_topics(py, busiest)?.unbind(),
             outbox: link.outbox,
             unpublished: link.unpublished,
@@ -228,8 +185,8 @@ impl Stats {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is an average")]
-fn slowest<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyTuple>> {
-    let slowest = counters.timing.slowest(MOST_TOLD).into_iter();
+fn slowest<'py>(py: Python<'py>, hub: &PubSubHub) -> PyResult<Bound<'py, PyTuple>> {
+    let slowest = hub.timing.slowest(MOST_TOLD).into_iter();
     let told = slowest.map(|(handler, calls)| SlowHandler {
         handler,
         calls: calls.count,
@@ -239,8 +196,8 @@ fn slowest<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyT
     PyTuple::new(py, told.collect::<Vec<_>>())
 }
 
-fn failing<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyTuple>> {
-    let latest = counters.failures.latest().into_iter();
+fn failing<'py>(py: Python<'py>, hub: &PubSubHub) -> PyResult<Bound<'py, PyTuple>> {
+    let latest = hub.failures.latest().into_iter();
     let told = latest.map(|(handler, failing)| FailingHandler {
         handler,
         failures: failing.count,
@@ -267,20 +224,25 @@ fn busiest_topics(
     PyTuple::new(py, told.collect::<PyResult<Vec<_>>>()?)
 }
 
-#[pymethods]
-impl Stats {
-    fn __repr__(&self) -> String {
-        format!(
-            "Stats(published={}, delivered={}, failed={}, dropped={}, pending={}, sessions={}, \
-             topics={}, subscriptions={})",
-            self.published,
-            self.delivered,
-            self.failed,
-            self.dropped,
-            self.pending,
-            self.sessions,
-            self.topics,
-            self.subscriptions
-        )
-    }
-}
+record!(
+    Stats {
+        published,
+        delivered,
+        failed,
+        dropped,
+        pending,
+        sessions,
+        topics,
+        subscriptions,
+        latency_p50,
+        latency_p99,
+        latency_max,
+        slowest,
+        failing,
+        busiest,
+        outbox,
+        unpublished,
+        unreadable,
+    },
+    |slf| record::shown(slf, &Self::FIELDS)
+);

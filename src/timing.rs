@@ -1,7 +1,7 @@
 //! How long deliveries take: one call of many is timed, because a look at the clock costs as much as
 //! a short call.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::core::clock;
+use crate::core::counters::{COUNTS, Share};
 use crate::delivery::handler::Handler;
 use crate::delivery::{Envelope, Fanout, Subscription};
+use crate::hub::PubSubHub;
 use crate::ranking::{Ranked, Ranking};
 use crate::report;
 
@@ -28,15 +30,14 @@ const WINDOW: u64 = 60_000_000_000;
 const LONGEST: u64 = 3_600_000_000_000;
 
 /// What a hub knows of the time that its deliveries take.
+#[derive(Default)]
 pub struct Timing {
-    /// What the next deliverer goes on with: calls until one is timed, and, in the upper half, how
-    /// many calls in a row are timed from then on.
-    sampler: AtomicU64,
     latencies: Mutex<Latencies>,
     slow: Mutex<Ranking<Calls>>,
 }
 
 /// Latencies of the last one to two minutes, in nanoseconds.
+#[derive(Default)]
 struct Latencies {
     current: Option<Histogram<u64>>,
     previous: Option<Histogram<u64>>,
@@ -72,20 +73,6 @@ pub struct Quantiles {
     pub p99: f64,
     /// All did.
     pub max: f64,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            sampler: AtomicU64::new(1),
-            latencies: Mutex::new(Latencies {
-                current: None,
-                previous: None,
-                since: 0,
-            }),
-            slow: Mutex::default(),
-        }
-    }
 }
 
 impl Timing {
@@ -169,10 +156,13 @@ fn seconds(nanoseconds: u64) -> f64 {
 /// A deliverer's choice of the calls that it times.
 pub struct Sampler<'a> {
     timing: &'a Timing,
-    /// Calls that this deliverer has made.
-    made: u64,
-    /// The call that is timed next.
-    next: u64,
+    /// Where its thread's next deliverer finds how to go on: calls until one is timed, and, in the
+    /// upper half, how many calls in a row are timed from then on.
+    share: &'a Share,
+    /// Calls until one is timed, with that one.
+    left: u64,
+    /// Calls that this deliverer will have made then.
+    until: u64,
     curious: u64,
 }
 
@@ -183,13 +173,16 @@ pub struct Timed {
 }
 
 impl<'a> Sampler<'a> {
-    /// Goes on where the hub's last deliverer stopped.
-    pub fn new(timing: &'a Timing) -> Self {
-        let state = timing.sampler.load(Ordering::Relaxed);
+    /// Goes on where the thread's last deliverer stopped.
+    pub fn new(hub: &'a PubSubHub) -> Self {
+        let share = hub.counters.own();
+        let state = share.sample.load(Ordering::Relaxed);
+        let left = (state & u64::from(u32::MAX)).max(1);
         Self {
-            timing,
-            made: 0,
-            next: (state & u64::from(u32::MAX)).max(1),
+            timing: &hub.timing,
+            share,
+            left,
+            until: left,
             curious: state >> 32,
         }
     }
@@ -198,7 +191,7 @@ impl<'a> Sampler<'a> {
     /// replayed was sent long ago, before the subscription was there.
     #[inline]
     pub fn take_up(&self, fanout: &Fanout) {
-        if fanout.envelope.sent_at != 0 && fanout.is_untouched() && !fanout.is_replay() {
+        if COUNTS && fanout.envelope.sent_at != 0 && fanout.is_untouched() && !fanout.is_replay() {
             self.timing.note(fanout.envelope.sent_at);
         }
     }
@@ -206,19 +199,21 @@ impl<'a> Sampler<'a> {
     /// Counts a call; tells whether it is to be timed.
     #[inline]
     pub fn picks(&mut self) -> bool {
-        self.made += 1;
-        self.made == self.next
+        // One number, which goes down: this is for every call.
+        COUNTS && {
+            self.left -= 1;
+            self.left == 0
+        }
     }
 
     /// Counts a call that is not timed.
     pub fn pass(&mut self) {
-        self.made += 1;
-        self.next += 1;
+        self.until += 1;
     }
 
     /// Calls that this deliverer has made.
     pub fn made(&self) -> u64 {
-        self.made
+        self.until - self.left
     }
 
     /// Begins to time a call that was picked.
@@ -229,7 +224,8 @@ impl<'a> Sampler<'a> {
         if envelope.sent_at != 0 && envelope.sequence > subscription.serial {
             self.timing.record_latency(envelope.sent_at, now);
         }
-        self.next = self.made + self.gap(now);
+        let gap = self.gap(now);
+        self.go_on_for(gap);
         Timed { began: now }
     }
 
@@ -260,8 +256,14 @@ impl<'a> Sampler<'a> {
     }
 
     fn be_curious(&mut self) {
-        self.next = self.made + 1;
+        self.go_on_for(1);
         self.curious = CURIOSITY;
+    }
+
+    /// So many calls from now on, one is timed.
+    fn go_on_for(&mut self, calls: u64) {
+        self.until = self.made() + calls;
+        self.left = calls;
     }
 }
 
@@ -281,8 +283,7 @@ impl Timed {
 
 impl Drop for Sampler<'_> {
     fn drop(&mut self) {
-        let left = self.next.saturating_sub(self.made) & u64::from(u32::MAX);
-        let state = self.curious << 32 | left;
-        self.timing.sampler.store(state, Ordering::Relaxed);
+        let state = self.curious << 32 | self.left & u64::from(u32::MAX);
+        self.share.sample.store(state, Ordering::Relaxed);
     }
 }

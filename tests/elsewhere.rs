@@ -20,6 +20,16 @@ enum Says {
     Notice(Arc<Presence<Says>>),
 }
 
+impl Says {
+    /// The changes that it tells of.
+    fn presence(&self) -> Option<&Arc<Presence<Self>>> {
+        match self {
+            Self::Text(_) => None,
+            Self::Notice(presence) => Some(presence),
+        }
+    }
+}
+
 type Tested = Router<u8, Says, u32>;
 type Trash = _core::core::Trash<u8, Says, u32>;
 
@@ -32,7 +42,7 @@ fn router() -> Tested {
     for _ in [TELLING, TOLD] {
         router.add_lane(true, 1, |lane| lane);
     }
-    router.make_notices(Says::Notice);
+    router.make_notices(Says::Notice, Says::presence);
     router.note_interest();
     router.share_presence();
     router

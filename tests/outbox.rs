@@ -3,6 +3,7 @@
 use _core::cluster::Channel;
 use _core::cluster::outbox::{Batch, Limits, Outbox};
 use _core::cluster::wire;
+use proptest::prelude::*;
 use triomphe::Arc;
 
 const PUBLISHER: wire::Publisher = [7; 16];
@@ -189,6 +190,72 @@ fn what_is_given_up_is_counted_and_gone() {
 }
 
 #[test]
+fn nothing_is_kept_of_channels_whose_messages_gave_way() {
+    let mut outbox = Outbox::new(
+        PUBLISHER,
+        Limits {
+            messages: 10,
+            ..PLENTY
+        },
+    );
+    for number in 0..1000 {
+        send(
+            &mut outbox,
+            &Channel::Session(Arc::from(number.to_string().as_bytes())),
+            1,
+        );
+    }
+    assert_eq!((outbox.len(), outbox.channels()), (10, 10));
+    let mut published = 0;
+    while let Some(batch) = outbox.next(0) {
+        published += outbox.done(&batch.channel);
+    }
+    assert_eq!((published, outbox.channels()), (10, 0));
+}
+
+#[test]
+fn a_channel_whose_messages_gave_way_is_published_once_when_it_is_sent_to_again() {
+    let mut outbox = Outbox::new(
+        PUBLISHER,
+        Limits {
+            messages: 1,
+            ..PLENTY
+        },
+    );
+    let (news, sports) = (topic("news"), topic("sports"));
+    for channel in [&news, &sports, &news] {
+        send(&mut outbox, channel, "it rains");
+    }
+    let batch = next(&mut outbox, 0);
+    assert_eq!((batch.channel, batch.sequence), (news, 3));
+    assert!(outbox.next(0).is_none(), "it is under way");
+}
+
+#[test]
+fn long_names_of_channels_take_room_too() {
+    let mut outbox = Outbox::new(
+        PUBLISHER,
+        Limits {
+            bytes: 10_000,
+            ..PLENTY
+        },
+    );
+    for number in 0..100 {
+        send(
+            &mut outbox,
+            &topic(&format!("{number} {}", "x".repeat(3000))),
+            1,
+        );
+    }
+    assert_eq!(outbox.len(), 3);
+    while let Some(batch) = outbox.next(0) {
+        outbox.done(&batch.channel);
+    }
+    let lost: usize = (0..100).map(|_| send(&mut outbox, &topic("news"), 1)).sum();
+    assert_eq!(lost, 0, "what is published has made room");
+}
+
+#[test]
 fn nothing_is_kept_of_channels_that_are_done() {
     let mut outbox = Outbox::new(
         PUBLISHER,
@@ -199,4 +266,101 @@ fn nothing_is_kept_of_channels_that_are_done() {
     );
     assert_eq!(send(&mut outbox, &topic("news"), 1), 1);
     assert!(outbox.next(0).is_none() && outbox.is_empty());
+    assert_eq!(outbox.channels(), 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send(u8),
+    Next,
+    Done,
+    Again,
+    AllAgain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..6u8).prop_map(Step::Send),
+        3 => Just(Step::Next),
+        2 => Just(Step::Done),
+        1 => Just(Step::Again),
+        1 => Just(Step::AllAgain),
+    ]
+}
+
+proptest! {
+    /// Against a list of what was sent: on each channel everything comes once and in order, but for what
+    /// gave way, and no more is kept than there are messages.
+    #[test]
+    fn whatever_happens_an_outbox_is_in_order_and_bounded(
+        steps in proptest::collection::vec(step(), 0..200),
+        messages in 1..8usize,
+    ) {
+        let limits = Limits { messages, ..PLENTY };
+        let mut outbox = Outbox::new(PUBLISHER, limits);
+        let mut connection = Connection::default();
+        let mut sent = 0;
+        for step in steps {
+            match step {
+                Step::Send(channel) => {
+                    sent += 1;
+                    connection.lost += outbox.send(&topic(&channel.to_string()), None, vec![]);
+                }
+                Step::Next => connection.take(outbox.next(0)),
+                Step::Done => connection.done(&mut outbox),
+                Step::Again => connection.again(&mut outbox),
+                Step::AllAgain => {
+                    connection.under_way.clear();
+                    outbox.all_again();
+                }
+            }
+            prop_assert!(outbox.channels() <= outbox.len());
+        }
+        connection.under_way.clear();
+        outbox.all_again();
+        while let Some(batch) = outbox.next(0) {
+            connection.take(Some(batch));
+            connection.done(&mut outbox);
+        }
+        prop_assert_eq!((outbox.len(), outbox.channels()), (0, 0));
+        prop_assert_eq!(connection.published + connection.lost, sent);
+    }
+}
+
+/// What a connection has taken, one batch of a channel at a time.
+#[derive(Default)]
+struct Connection {
+    under_way: Vec<Batch>,
+    /// The number of the last message on each channel.
+    last: std::collections::HashMap<Channel, u64>,
+    published: usize,
+    lost: usize,
+}
+
+impl Connection {
+    fn take(&mut self, batch: Option<Batch>) {
+        if let Some(batch) = batch {
+            let is_other = |other: &Batch| other.channel != batch.channel;
+            assert!(self.under_way.iter().all(is_other), "two at a time");
+            self.under_way.push(batch);
+        }
+    }
+
+    fn done(&mut self, outbox: &mut Outbox) {
+        if self.under_way.is_empty() {
+            return;
+        }
+        let batch = self.under_way.remove(0);
+        let last = self.last.insert(batch.channel.clone(), batch.sequence);
+        assert!(last < Some(batch.sequence), "{last:?}, and then {batch:?}");
+        let messages = outbox.done(&batch.channel);
+        assert_eq!(messages, texts(&batch).len());
+        self.published += messages;
+    }
+
+    fn again(&mut self, outbox: &mut Outbox) {
+        if let Some(batch) = self.under_way.pop() {
+            outbox.again(&batch.channel);
+        }
+    }
 }

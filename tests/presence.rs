@@ -1,12 +1,14 @@
 //! Who is on a topic, told as changes: what comes together is told together.
 
+use std::ops::Deref;
+
 use _core::core::Name;
-use _core::core::backlog::OverflowPolicy::DropOldest;
+use _core::core::backlog::OverflowPolicy::{self, DropNewest, DropOldest, Unsubscribe};
 use _core::core::fanout::Audience;
 use _core::core::presence::{Member, Notices, Presence, Said};
 use _core::core::registry::Scope;
-use _core::core::router::Router;
-use _core::core::subscription::{Listener, Owner};
+use _core::core::router::{Parked, Router};
+use _core::core::subscription::{Listener, Owner, Subscription};
 use triomphe::Arc;
 
 /// A message, a notice of changes, or what a session says of itself.
@@ -22,6 +24,14 @@ impl Says {
             Self::Notice(_) => panic!("a notice is no text"),
         }
     }
+
+    /// The changes that it tells of.
+    fn presence(&self) -> Option<&Arc<Presence<Self>>> {
+        match self {
+            Self::Text(_) => None,
+            Self::Notice(presence) => Some(presence),
+        }
+    }
 }
 
 type Tested = Router<u8, Says, u32>;
@@ -33,11 +43,15 @@ const TELLING: u32 = 0;
 const TOLD: u32 = 1;
 
 fn router() -> Tested {
-    let mut router = Router::new(10, DropOldest);
+    router_with(10, DropOldest)
+}
+
+fn router_with(limit: u32, overflow: OverflowPolicy) -> Tested {
+    let mut router = Router::new(limit, overflow);
     for _ in [TELLING, TOLD] {
         router.add_lane(true, 1, |lane| lane);
     }
-    router.make_notices(Says::Notice);
+    router.make_notices(Says::Notice, Says::presence);
     router
 }
 
@@ -85,8 +99,29 @@ fn told(presence: &Presence<Says>) -> (Told, Told) {
     (list(&joined), list(&left))
 }
 
-fn changes() -> Presence<Says> {
-    Presence::new(Name::from(ROOM))
+/// Changes of which nobody looks at what they replace.
+struct Changes(Presence<Says>);
+
+impl Changes {
+    fn join(&self, member: Member<Says>, is_new: bool) {
+        self.0.join(member, is_new, &mut Vec::new());
+    }
+
+    fn leave(&self, member: Member<Says>) {
+        self.0.leave(member, &mut Vec::new());
+    }
+}
+
+impl Deref for Changes {
+    type Target = Presence<Says>;
+
+    fn deref(&self) -> &Presence<Says> {
+        &self.0
+    }
+}
+
+fn changes() -> Changes {
+    Changes(Presence::new(Name::from(ROOM)))
 }
 
 /// The next record that those who watch get.
@@ -140,12 +175,58 @@ fn who_says_something_else_has_joined_and_still_was_there() {
 
 #[test]
 fn what_a_later_change_replaces_is_given_back() {
+    let (presence, mut replaced) = (changes().0, Vec::new());
+    let texts = |replaced: &mut Vec<Arc<Said<Says>>>| -> Vec<_> {
+        replaced.drain(..).map(|said| said.says.text()).collect()
+    };
+    presence.join(member(b"ann", "Ann"), true, &mut replaced);
+    assert_eq!(texts(&mut replaced), [""; 0]);
+    presence.join(member(b"ann", "Anna"), false, &mut replaced);
+    assert_eq!(texts(&mut replaced), ["Ann"]);
+    presence.leave(member(b"ann", "nobody any more"), &mut replaced);
+    assert_eq!(texts(&mut replaced), ["Anna", "nobody any more"]);
+}
+
+#[test]
+fn those_who_come_and_go_by_the_thousand_leave_nothing_behind() {
     let presence = changes();
-    assert!(presence.join(member(b"ann", "Ann"), true).is_none());
-    let replaced = presence.join(member(b"ann", "Anna"), false);
-    assert_eq!(replaced.map(|said| said.says.text()), Some("Ann"));
-    let replaced = presence.leave(member(b"ann", "Anna"));
-    assert_eq!(replaced.map(|said| said.says.text()), Some("Anna"));
+    presence.leave(member(b"zoe", "Zoe"));
+    for number in 0..10_000 {
+        let id = format!("session-{number}");
+        presence.join(member(id.as_bytes(), "somebody"), true);
+        assert!(presence.kept() < 100, "kept of those who have left");
+        if number != 5_000 {
+            presence.leave(member(id.as_bytes(), "somebody"));
+        }
+    }
+    presence.join(member(b"ann", "Ann"), true);
+    let joined = vec![named("session-5000", "somebody"), named("ann", "Ann")];
+    assert_eq!(told(&presence), (joined, vec![named("zoe", "Zoe")]));
+}
+
+#[test]
+fn changes_that_are_told_together_are_what_they_are_one_after_the_other() {
+    let (first, second) = (changes(), changes());
+    first.join(member(b"ann", "Ann"), true);
+    first.join(member(b"bob", "Bob"), true);
+    first.leave(member(b"cid", "Cid"));
+    first.leave(member(b"dan", "Dan"));
+    second.leave(member(b"ann", "Ann"));
+    second.join(member(b"bob", "Bobby"), false);
+    second.join(member(b"cid", "Cid II"), true);
+    second.join(member(b"eve", "Eve"), true);
+    second.join(member(b"fay", "Fay"), true);
+    second.leave(member(b"fay", "Fay"));
+    first.take_in(&second, &mut Vec::new());
+    let (bob, cid, eve) = (
+        named("bob", "Bobby"),
+        named("cid", "Cid II"),
+        named("eve", "Eve"),
+    );
+    assert_eq!(
+        told(&first),
+        (vec![bob, cid, eve], vec![named("dan", "Dan")])
+    );
 }
 
 #[test]
@@ -162,7 +243,7 @@ fn sessions_are_told_in_the_order_in_which_they_changed_first() {
 #[test]
 fn changes_join_the_notice_that_waits_unless_it_is_sealed_or_gone() {
     let mut notices = Notices::<Says>::default();
-    let (first, second) = (Arc::new(changes()), Arc::new(changes()));
+    let (first, second) = (Arc::new(changes().0), Arc::new(changes().0));
     let is_open = |notices: &Notices<Says>, notice: &Arc<Presence<Says>>| {
         notices.open().is_some_and(|open| Arc::ptr_eq(open, notice))
     };
@@ -325,4 +406,179 @@ fn a_notice_for_watchers_who_have_left_is_not_taken_for_a_later_one() {
     assert_eq!(records(&mut router), expected);
     router.unsubscribe(b"bob", &Scope::All, &mut trash);
     assert_eq!(records(&mut router), [(vec![], vec![bob])]);
+}
+
+// ---- who is busy ----------------------------------------------------------------------------
+
+/// Somebody comes, and leaves again.
+fn visits(router: &mut Tested, number: usize) {
+    let id = format!("visitor-{number}");
+    come(router, &id);
+    router.unsubscribe(id.as_bytes(), &Scope::All, &mut Trash::default());
+}
+
+fn come(router: &mut Tested, id: &str) {
+    router.subscribe(id.as_bytes(), Some(ROOM), TELLING, listener());
+}
+
+/// Leaves what is in the log for who watches, who is busy.
+fn park_all(router: &mut Tested, watcher: &Arc<Subscription<u8>>) {
+    let mut trash = Trash::default();
+    while let Some(fanout) = router.next_fanout(TOLD, &mut trash) {
+        let parked = router.park(watcher, &fanout.envelope, &mut trash);
+        assert!(matches!(parked, Parked::Waiting));
+    }
+}
+
+/// A router with one who watches, was told that nobody is there, and is busy with that.
+fn with_a_busy_watcher(limit: u32, overflow: OverflowPolicy) -> (Tested, Arc<Subscription<u8>>) {
+    let mut router = router_with(limit, overflow);
+    let (watcher, _) = router.subscribe_presence(b"watcher", ROOM, TOLD, listener());
+    assert_eq!(next(&mut router), Some((vec![], vec![])));
+    router.enter(&watcher);
+    (router, watcher)
+}
+
+fn presence(says: &Says) -> (Told, Told) {
+    let Says::Notice(presence) = says else {
+        panic!("it is no record");
+    };
+    told(presence)
+}
+
+#[test]
+fn who_is_busy_is_told_afterwards_in_one_record_who_is_there_under_every_policy() {
+    for overflow in [DropOldest, DropNewest, Unsubscribe] {
+        let (mut router, watcher) = with_a_busy_watcher(1, overflow);
+        for number in 0..100 {
+            come(&mut router, &format!("session-{number}"));
+            park_all(&mut router, &watcher);
+            visits(&mut router, number);
+            park_all(&mut router, &watcher);
+        }
+        let sizes = router.sizes();
+        assert_eq!((sizes.pending, sizes.dropped), (1, 0));
+        let record = router.unpark(&watcher, None, &mut Trash::default());
+        let (joined, left) = presence(&record.expect("it waits").message);
+        assert_eq!((joined.len(), left.len()), (100, 0));
+        assert_eq!(joined, list(&router.registry().members(ROOM)));
+        let next = router.unpark(&watcher, None, &mut Trash::default());
+        assert!(next.is_none() && !watcher.is_busy());
+    }
+}
+
+#[test]
+fn who_is_busy_is_not_told_of_those_who_come_and_go_meanwhile() {
+    let (mut router, watcher) = with_a_busy_watcher(1, DropOldest);
+    come(&mut router, "ann");
+    park_all(&mut router, &watcher);
+    router.unsubscribe(b"ann", &Scope::All, &mut Trash::default());
+    park_all(&mut router, &watcher);
+
+    assert!(router.has_mail(&watcher, None, &mut Trash::default()));
+    let record = router.unpark(&watcher, None, &mut Trash::default());
+    assert!(record.is_none() && !watcher.is_busy());
+    assert_eq!(router.sizes().pending, 0);
+}
+
+#[test]
+fn what_one_is_told_of_while_busy_is_no_business_of_another() {
+    let (mut router, busy) = with_a_busy_watcher(1, DropOldest);
+    let (other, _) = router.subscribe_presence(b"other", ROOM, TOLD, listener());
+    assert!(next(&mut router).is_some(), "the other's first record");
+    let mut trash = Trash::default();
+    let mut told_other = Vec::new();
+    for id in ["ann", "bob"] {
+        come(&mut router, id);
+        let fanout = router.next_fanout(TOLD, &mut trash).expect("a change");
+        let parked = router.park(&busy, &fanout.envelope, &mut trash);
+        assert!(matches!(parked, Parked::Waiting));
+        assert!(matches!(
+            router.park(&other, &fanout.envelope, &mut trash),
+            Parked::Free
+        ));
+        told_other.push(fanout.envelope);
+    }
+    let record = router.unpark(&busy, None, &mut trash).expect("it waits");
+    let (ann, bob) = (unnamed("ann"), unnamed("bob"));
+    assert_eq!(
+        presence(&record.message),
+        (vec![ann.clone(), bob.clone()], vec![])
+    );
+    let others: Vec<_> = told_other.iter().map(|e| presence(&e.message)).collect();
+    assert_eq!(others, [(vec![ann], vec![]), (vec![bob], vec![])]);
+}
+
+/// What the worker of a session has to tell, one record after the other.
+fn queued(router: &mut Tested, session: u32) -> Vec<(Told, Told)> {
+    let mut trash = Trash::default();
+    let next = || router.next_call(TOLD, session, || false, &mut trash);
+    let calls = std::iter::from_fn(next).map(|next| presence(&next.call.1.message));
+    calls.collect()
+}
+
+#[test]
+fn one_record_waits_in_the_queue_of_a_session_whose_worker_is_at_something_else() {
+    for overflow in [DropOldest, DropNewest, Unsubscribe] {
+        let (mut router, mut trash) = (router_with(1, overflow), Trash::default());
+        let (watcher, _) = router.subscribe_presence(b"watcher", ROOM, TOLD, listener());
+        let log = |router: &mut Tested, trash: &mut Trash| {
+            router.begin_turn(TOLD);
+            router.next_logged(TOLD, 10, |_| (), || false, trash)
+        };
+        let first = log(&mut router, &mut trash).expect("the first record");
+        assert_eq!(presence(&first.call.1.message), (vec![], vec![]));
+        for number in 0..100 {
+            come(&mut router, &format!("session-{number}"));
+            assert!(log(&mut router, &mut trash).is_none(), "one at a time");
+            visits(&mut router, number);
+            assert!(log(&mut router, &mut trash).is_none(), "one at a time");
+        }
+        assert_eq!((router.sizes().pending, router.sizes().dropped), (1, 0));
+        let there = list(&router.registry().members(ROOM));
+        let records = queued(&mut router, watcher.owner.key());
+        assert_eq!(records, [(there, vec![])]);
+    }
+}
+
+#[test]
+fn the_first_record_is_told_even_if_those_who_were_there_leave_before_that() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    let (early, _) = router.subscribe_presence(b"watcher", ROOM, TOLD, listener());
+    router.begin_turn(TOLD);
+    let next = router.next_logged(TOLD, 10, |_| (), || false, &mut trash);
+    assert!(
+        next.is_some_and(|next| next.claimed.is_some()),
+        "it is busy"
+    );
+    come(&mut router, "ann");
+    router.subscribe_presence(b"watcher", ROOM, TOLD, listener());
+    router.cancel(&early, &mut trash);
+    assert!(
+        router
+            .next_logged(TOLD, 10, |_| (), || false, &mut trash)
+            .is_none()
+    );
+    router.unsubscribe(b"ann", &Scope::All, &mut trash);
+    assert!(
+        router
+            .next_logged(TOLD, 10, |_| (), || false, &mut trash)
+            .is_none()
+    );
+
+    let records = queued(&mut router, early.owner.key());
+    assert_eq!(records, [(vec![], vec![])]);
+}
+
+#[test]
+fn nothing_is_left_of_what_waits_for_one_who_watches_no_more() {
+    let (mut router, watcher) = with_a_busy_watcher(1, DropOldest);
+    let mut trash = Trash::default();
+    for id in ["ann", "bob"] {
+        come(&mut router, id);
+        park_all(&mut router, &watcher);
+    }
+    router.cancel(&watcher, &mut trash);
+    assert_eq!(router.sizes().pending, 0);
+    assert!(router.unpark(&watcher, None, &mut trash).is_none());
 }

@@ -6,7 +6,7 @@ use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
 use _core::core::fanout::{Audience, Fanout};
 use _core::core::registry::Scope;
-use _core::core::router::{NextCall, Parked, Ready, Router};
+use _core::core::router::{Loss, NextCall, Parked, Ready, Router};
 use _core::core::subscription::{Listener, Subscription};
 use proptest::prelude::*;
 use triomphe::Arc;
@@ -331,10 +331,10 @@ fn what_waits_for_a_busy_handler_is_bounded_and_goes_with_it() {
         }
     }
     assert_eq!(router.sizes().dropped, 2);
-    let first = router.unpark(&subscription, None);
+    let first = router.unpark(&subscription, None, &mut trash);
     assert_eq!(first.map(|envelope| envelope.message), Some(2));
     router.cancel(&subscription, &mut trash);
-    assert!(router.unpark(&subscription, None).is_none());
+    assert!(router.unpark(&subscription, None, &mut trash).is_none());
     assert_eq!(router.sizes().pending, 0);
 }
 
@@ -581,4 +581,49 @@ fn what_a_lane_left_half_way_is_handed_out_when_the_lane_goes() {
     router.unsubscribe(&ann, &Scope::All, &mut trash);
     assert!(router.deliverer(lane).is_none());
     assert_eq!(trash.fanouts.len(), 1);
+}
+
+/// Lets a handler fall behind and catch up again.
+fn lose_and_recover(router: &mut Tested, trash: &mut Trash) {
+    for message in 0..=u64::from(LIMIT) {
+        router.publish(None, Audience::Everyone, || message, trash);
+    }
+    while router.next_fanout(0, trash).is_some() {}
+}
+
+#[test]
+fn bursts_become_one_while_their_reports_are_behind_and_no_loss_goes_untold() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.subscribe(b"ann", None, 0, listener(1));
+    let told = |router: &mut Tested| {
+        let (mut reports, mut lost) = (0, 0);
+        while let Some(loss) = router.next_report() {
+            reports += 1;
+            if let Loss::CaughtUp(_, _, burst) = loss {
+                lost += burst;
+            }
+        }
+        (reports, lost)
+    };
+    assert!(!router.begin_reports());
+    for _ in 0..1_000 {
+        lose_and_recover(&mut router, &mut trash);
+    }
+    let (reports, before) = told(&mut router);
+    assert!(reports <= 101, "{reports} reports waited");
+    lose_and_recover(&mut router, &mut trash);
+    let (_, after) = told(&mut router);
+    assert_eq!(before + after, 1_001);
+    assert_eq!(router.sizes().dropped, 1_001);
+}
+
+#[test]
+fn what_a_hub_has_not_reported_when_it_is_given_up_is_not_reported_any_more() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.subscribe(b"ann", None, 0, listener(1));
+    lose_and_recover(&mut router, &mut trash);
+    assert!(router.begin_reports());
+    router.close();
+    router.give_up(|_| 0, &mut trash);
+    assert!(router.next_report().is_none());
 }

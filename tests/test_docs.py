@@ -24,6 +24,8 @@ PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 # Stands directly above an example that a test cannot run, and says why.
 NOT_EXECUTED = re.compile(r"<!-- not executed: .+ -->\n+\Z")
+# A page of an app with several.
+ROUTE = re.compile(r'page\.route == "(.+?)"')
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 # What a Flet program sends: a change of the page, and that it has crashed.
@@ -100,16 +102,29 @@ def test_an_example_does_what_it_asserts(example: Example, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("example", APPS, ids=str)
-def test_an_example_app_opens_its_page(example: Example, tmp_path: Path) -> None:
-    async def visit(server: Server) -> None:
-        async with visitors(WebSession, server.port, 1) as [visitor]:
+def test_an_example_app_opens_each_of_its_pages(example: Example, tmp_path: Path) -> None:
+    async def visit(server: Server, route: str) -> None:
+        async with visitors(WebSession, server.port, 1, route) as [visitor]:
             action = None
             while action != PATCH:
                 action, body = await visitor.receive()
                 assert action != CRASH, body
 
     with serving(example, tmp_path) as server:
-        asyncio.run(visit(server))
+        for route in ("/", *ROUTE.findall(example.code)):
+            asyncio.run(visit(server, route))
+
+
+def test_the_monitor_on_a_page_of_your_own_shows_those_who_are_there(tmp_path: Path) -> None:
+    async def watch(server: Server) -> None:
+        async with visitors(WebSession, server.port, 1, "/monitor") as [monitor]:
+            await monitor.reads("Who is here")
+            async with visitors(WebSession, server.port, 1):
+                await monitor.reads("2")
+
+    [app] = [example for example in APPS if "Monitor(" in example.code]
+    with serving(app, tmp_path) as server:
+        asyncio.run(watch(server))
 
 
 @pytest.mark.not_in_devmode(reason="Flet puts into an asyncio.Queue from a thread")

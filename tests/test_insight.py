@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import inspect
+import json
 import logging
 import re
 import subprocess
@@ -9,15 +11,19 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import prometheus_client.openmetrics.exposition
+import prometheus_client.openmetrics.parser
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 import pagebus.prometheus
 from delivery_modes import Bus, collect_garbage
-from pagebus import PubSubHub
+from pagebus import BusyTopic, FailingHandler, PubSubHub, SlowHandler, Stats
 
 
 def ignore(*_: object) -> None:
@@ -142,7 +148,7 @@ def test_at_most_twenty_slow_handlers_are_told_the_slowest_first():
     assert [one.max for one in slowest] == sorted((one.max for one in slowest), reverse=True)
 
 
-def test_a_handler_that_fails_is_told_with_its_traceback(bus: Bus, log: Any):
+def test_a_handler_that_fails_is_told_with_its_last_traceback(bus: Bus, log: Any):
     def fail(message: object) -> None:
         raise ValueError(f"no {message}")
 
@@ -155,7 +161,27 @@ def test_a_handler_that_fails_is_told_with_its_traceback(bus: Bus, log: Any):
     [failing] = bus.hub.stats().failing
     assert failing.failures == 3
     assert failing.traceback.startswith("Traceback (most recent call last):")
-    assert failing.traceback.rstrip().endswith("ValueError: no 0")
+    assert failing.traceback.rstrip().endswith("ValueError: no 2")
+
+
+def test_the_handler_that_failed_last_comes_first_however_often_the_others_did(log: Any):
+    hub = PubSubHub()
+
+    def failing_as(name: str) -> Callable[[object], None]:
+        def fail(_: object) -> None:
+            raise ValueError(name)
+
+        fail.__qualname__ = name
+        return fail
+
+    ann, bob = failing_as("ann"), failing_as("bob")
+    for handler in (ann, bob, bob, ann):
+        with hub.subscribe("session", handler):
+            hub.send_all("hello")
+    log.take(4)
+
+    told = [(one.handler, one.failures) for one in hub.stats().failing]
+    assert told == [(f"{__name__}.ann", 2), (f"{__name__}.bob", 2)]
 
 
 def test_the_handler_that_failed_longest_ago_is_forgotten_for_the_257th(log: Any):
@@ -228,6 +254,30 @@ def test_the_traceback_keeps_nothing_of_the_handler_alive(
     assert seen() is None
 
 
+@pytest.mark.usefixtures("_ctrl_c")
+def test_ctrl_c_while_a_traceback_is_written_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    class Failure(Exception):
+        @property
+        def __cause__(self) -> BaseException:
+            raise KeyboardInterrupt
+
+    # A handler of the log would meet it first.
+    monkeypatch.setattr(logging.getLogger("pagebus"), "disabled", True)
+    hub = PubSubHub()
+
+    def fail(_: object) -> None:
+        raise Failure
+
+    def send() -> None:
+        hub.send_all("hello")
+        # Here at the latest Python looks whether a signal has come.
+        time.sleep(0)
+
+    hub.subscribe("ann", fail)
+    with pytest.raises(KeyboardInterrupt):
+        send()
+
+
 def test_a_very_long_traceback_is_cut(log: Any):
     hub = PubSubHub()
 
@@ -283,31 +333,82 @@ def test_records_say_what_they_are():
         stats.published = 0  # type: ignore[misc]
 
 
+def test_records_can_be_compared_and_made_into_dictionaries(log: Any):
+    def fail(_: object) -> None:
+        raise ValueError("no")
+
+    hub = PubSubHub()
+    hub.subscribe_topic("ann", "room", lambda topic, message: slow_handler())
+    hub.subscribe("ann", fail)
+    hub.send_all_on_topic("room", "hello")
+    hub.send_all("hello")
+    log.take(1)
+    stats = hub.stats()
+
+    assert stats == hub.stats()
+    assert hash(stats) == hash(hub.stats())
+    assert stats != PubSubHub().stats()
+    assert stats != stats.asdict()
+    [failing] = stats.failing
+    assert stats.asdict()["failing"] == (
+        {"handler": failing.handler, "failures": 1, "traceback": failing.traceback},
+    )
+    assert json.loads(json.dumps(stats.asdict()))["busiest"] == [
+        {"topic": "room", "published": 1, "sessions": 1}
+    ]
+    match stats.busiest[0]:
+        case BusyTopic(topic, published=sends):
+            assert (topic, sends) == ("room", 1)
+
+
+@pytest.mark.parametrize("record", [Stats, SlowHandler, FailingHandler, BusyTopic])
+def test_a_dictionary_has_all_fields_of_a_record(record: type):
+    fields = {name for name, value in vars(record).items() if inspect.isdatadescriptor(value)}
+    assert set(record.__match_args__) == fields
+
+
 # ---- Prometheus -----------------------------------------------------------------------------
 
 
-def scrape(hubs: PubSubHub | dict[str, PubSubHub]) -> dict[str, float]:
-    registry = CollectorRegistry(auto_describe=True)
+Format = tuple[Callable[..., bytes], Callable[[str], Iterable[Metric]]]
+TEXT: Format = (generate_latest, text_string_to_metric_families)
+OPENMETRICS: Format = (
+    prometheus_client.openmetrics.exposition.generate_latest,
+    prometheus_client.openmetrics.parser.text_string_to_metric_families,
+)
+
+
+def scrape(
+    hubs: PubSubHub | dict[str, PubSubHub], through: Format = TEXT
+) -> dict[tuple[str, str], float]:
+    """What comes out of Prometheus's own parser, by name and hub."""
+    registry = CollectorRegistry()
     registry.register(pagebus.prometheus.collector(hubs))
-    lines = generate_latest(registry).decode().splitlines()
-    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in samples}
+    write, read = through
+    samples = [sample for metric in read(write(registry).decode()) for sample in metric.samples]
+    assert all(sample.labels.keys() == {"hub"} for sample in samples)
+    return {(sample.name, sample.labels["hub"]): sample.value for sample in samples}
 
 
-def test_prometheus_sees_what_stats_say():
+@pytest.mark.parametrize("through", [TEXT, OPENMETRICS], ids=["text", "openmetrics"])
+def test_prometheus_sees_what_stats_say(through: Format):
     hub = PubSubHub()
     hub.subscribe("ann", ignore)
     for number in range(3):
         hub.send_all(number)
-    metrics, stats = scrape(hub), hub.stats()
+    metrics, stats = scrape(hub, through), hub.stats().asdict()
 
-    for field in ("published", "delivered", "failed", "dropped"):
-        assert metrics[f'pagebus_{field}_total{{hub="default"}}'] == getattr(stats, field)
-    for field in ("pending", "sessions", "topics", "subscriptions"):
-        assert metrics[f'pagebus_{field}{{hub="default"}}'] == getattr(stats, field)
-    for quantile, field in (("0.5", "p50"), ("0.99", "p99"), ("1", "max")):
-        name = f'pagebus_latency_seconds{{hub="default",quantile="{quantile}"}}'
-        assert metrics[name] == getattr(stats, f"latency_{field}") > 0
+    assert stats["latency_max"] > 0
+    counters = ("published", "delivered", "failed", "dropped", "unpublished", "unreadable")
+    sizes = ("pending", "sessions", "topics", "subscriptions", "outbox")
+    assert metrics == {
+        **{(f"pagebus_{field}_total", "default"): stats[field] for field in counters},
+        **{(f"pagebus_{field}", "default"): stats[field] for field in sizes},
+        **{
+            (f"pagebus_delivery_latency_{which}_seconds", "default"): stats[f"latency_{which}"]
+            for which in ("p50", "p99", "max")
+        },
+    }
 
 
 def test_prometheus_tells_several_hubs_apart():
@@ -315,8 +416,18 @@ def test_prometheus_tells_several_hubs_apart():
     chat.send_all("hello")
     metrics = scrape({"chat": chat, "news": news})
 
-    assert metrics['pagebus_published_total{hub="chat"}'] == 1
-    assert metrics['pagebus_published_total{hub="news"}'] == 0
+    assert metrics["pagebus_published_total", "chat"] == 1
+    assert metrics["pagebus_published_total", "news"] == 0
+
+
+def test_a_registry_refuses_a_second_collector():
+    registry, hub = CollectorRegistry(), PubSubHub()
+    registry.register(pagebus.prometheus.collector(hub))
+
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(pagebus.prometheus.collector(hub))
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(pagebus.prometheus.collector({"other": PubSubHub()}))
 
 
 def test_a_collector_says_which_argument_is_wrong():

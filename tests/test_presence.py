@@ -2,12 +2,25 @@
 
 import functools
 import random
+import threading
 import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from delivery_modes import ALL, Bus, Mode, Recorder, collect_garbage, in_threads
+from delivery_modes import (
+    ALL,
+    AWAITING,
+    DEADLINE,
+    Bus,
+    Gate,
+    Mode,
+    Recorder,
+    collect_garbage,
+    in_threads,
+)
 from pagebus import HubClosed, Presence, PubSub, PubSubHub
 
 
@@ -384,6 +397,188 @@ def test_whoever_began_to_watch_whenever_knows_exactly_who_is_there(bus: Bus):
     there = bus.hub.sessions("room")
     assert bus.hub.subscriber_count("room") == len(there)
     assert [room == there for room in rooms] == [True] * 6
+
+
+POLICIES = ["drop_oldest", "drop_newest", "unsubscribe"]
+
+
+class Awaiting:
+    """A handler that returns at once what is to be awaited."""
+
+    def __init__(self, room: Room, gate: Gate) -> None:
+        self.room, self.gate = room, gate
+
+    def __call__(self, presence: Presence) -> Coroutine[Any, Any, None]:
+        return self.hear(presence)
+
+    async def hear(self, presence: Presence) -> None:
+        await self.gate.passed(presence)
+        self.room.hear(presence)
+
+
+@contextmanager
+def one_who_is_busy(bus: Bus, handler: Callable[[Presence], object], gate: Gate) -> Iterator[None]:
+    """Somebody who watches, and is busy with the first record until the block ends."""
+
+    def watch() -> None:
+        bus.hub.subscribe_presence("watcher", "room", handler)
+
+    # Where the sender delivers, it waits for a handler that blocks.
+    is_inline = not bus.executor and not bus.mode.is_async
+    waits = is_inline and not isinstance(handler, Awaiting)
+    watching = threading.Thread(target=watch) if waits else None
+    if watching:
+        watching.start()
+    else:
+        bus.run(watch)
+    gate.arrivals.wait(1)
+    yield
+    gate.open()
+    if watching:
+        watching.join(DEADLINE)
+    bus.settle()
+
+
+def a_crowd_comes_and_goes(bus: Bus) -> None:
+    """Each of a hundred comes, and every other one leaves; every change goes its way alone."""
+    guest = bus.handler(ignore)
+    for number in range(100):
+        bus.subscribe_topic(f"session {number}", "room", guest)
+        bus.wait_until_handed_on()
+        if number % 2:
+            bus.hub.unsubscribe_all(f"session {number - 1}")
+            bus.wait_until_handed_on()
+
+
+def is_told_everything(hub: PubSubHub, room: Room) -> None:
+    stats = hub.stats()
+    assert (stats.dropped, stats.failed, stats.pending) == (0, 0, 0)
+    assert "watcher" in hub.sessions()
+    assert len(hub.sessions("room")) == 50
+    assert room == hub.sessions("room")
+    assert len(room.heard) <= 3
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+@pytest.mark.parametrize("max_pending", [1, 50])
+def test_who_is_busy_while_a_crowd_comes_and_goes_knows_afterwards_who_is_there(
+    bus: Bus, max_pending: int, overflow: Any
+):
+    bus.hub = bus.new_hub(max_pending=max_pending, overflow=overflow)
+    room, gate = Room(), bus.gate()
+
+    with one_who_is_busy(bus, bus.handler(room.hear, gate), gate):
+        a_crowd_comes_and_goes(bus)
+
+    is_told_everything(bus.hub, room)
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+@pytest.mark.parametrize("mode", AWAITING, ids=str)
+def test_who_awaits_something_while_a_crowd_comes_and_goes_knows_afterwards_who_is_there(
+    mode: Mode, overflow: Any
+):
+    bus = Bus(mode)
+    bus.hub = bus.new_hub(max_pending=1, overflow=overflow)
+    room, gate = Room(), bus.gate()
+
+    with one_who_is_busy(bus, Awaiting(room, gate), gate):
+        a_crowd_comes_and_goes(bus)
+
+    is_told_everything(bus.hub, room)
+    bus.close()
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+def test_messages_for_who_is_busy_take_no_room_from_those_who_come_and_go(
+    executor_bus: Bus, overflow: Any
+):
+    bus, room, got = executor_bus, Room(), Recorder()
+    bus.hub = bus.new_hub(max_pending=1, overflow=overflow)
+    gate = bus.gate()
+    bus.subscribe("watcher", got.record)
+
+    with one_who_is_busy(bus, bus.handler(room.hear, gate), gate):
+        bus.hub.send_all("hello")
+        a_crowd_comes_and_goes(bus)
+
+    assert got == ["hello"]
+    is_told_everything(bus.hub, room)
+
+
+def test_who_is_busy_is_not_told_of_one_who_comes_and_goes_meanwhile(bus: Bus):
+    room, gate, guest = Room(), bus.gate(), bus.handler(ignore)
+
+    with one_who_is_busy(bus, bus.handler(room.hear, gate), gate):
+        bus.subscribe_topic("ann", "room", guest)
+        bus.wait_until_handed_on()
+        bus.hub.unsubscribe_all("ann")
+        bus.wait_until_handed_on()
+
+    assert [(p.joined, p.left) for p in room.heard] == [({}, {})]
+
+
+def test_who_is_busy_is_told_once_of_one_who_leaves_and_comes_back_as_somebody_else(bus: Bus):
+    room, gate, guest = Room(), bus.gate(), bus.handler(ignore)
+    ann = PubSub(bus.hub, "ann")
+    ann.identify(name="Ann")
+    bus.run(ann.subscribe_topic, "room", guest)
+
+    with one_who_is_busy(bus, bus.handler(room.hear, gate), gate):
+        ann.unsubscribe_all()
+        bus.wait_until_handed_on()
+        ann.identify(name="Anna")
+        bus.run(ann.subscribe_topic, "room", guest)
+        bus.wait_until_handed_on()
+        ann.identify(name="Annabel")
+        bus.wait_until_handed_on()
+
+    told = [({who: p.joined[who]["name"] for who in p.joined}, dict(p.left)) for p in room.heard]
+    assert told == [({"ann": "Ann"}, {}), ({"ann": "Annabel"}, {})]
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+def test_however_slow_those_who_watch_they_know_in_the_end_who_is_there(bus: Bus, overflow: Any):
+    bus.hub = bus.new_hub(max_pending=1, overflow=overflow)
+    rooms, gates = [Room() for _ in range(4)], [bus.gate() for _ in range(4)]
+    changes = Recorder()
+
+    def come_and_go(thread: int) -> None:
+        dice = random.Random(thread)
+        clients = [PubSub(bus.hub, f"{thread}/{number}") for number in range(20)]
+        guest = bus.handler(ignore)
+        for number in range(200):
+            client = dice.choice(clients)
+            if dice.random() < 0.2:
+                client.identify(number=number)
+            if dice.random() < 0.5:
+                client.unsubscribe_topic("room")
+            elif bus.mode.is_async:
+                bus.run(client.subscribe_topic, "room", guest)
+            else:
+                client.subscribe_topic("room", guest)
+            changes.record(number)
+
+    def watch() -> None:
+        for number, (room, gate) in enumerate(zip(rooms, gates, strict=True)):
+            handler = bus.handler(room.hear, gate)
+            watch = functools.partial(
+                bus.hub.subscribe_presence, f"watch {number}", "room", handler
+            )
+            bus.run(watch) if bus.mode.is_async else watch()
+
+    def open_gates() -> None:
+        # One who comes or goes may be delivering, and wait at a gate.
+        for number, gate in enumerate(gates):
+            changes.wait(100 * (number + 1))
+            gate.open()
+
+    in_threads(watch, open_gates, *(functools.partial(come_and_go, thread) for thread in range(4)))
+    bus.settle()
+
+    there = bus.hub.sessions("room")
+    assert [room == there for room in rooms] == [True] * 4
+    assert (bus.hub.stats().dropped, bus.hub.stats().failed) == (0, 0)
 
 
 def test_a_crowd_that_comes_at_once_is_told_whole_however_small_the_queues(async_bus: Bus):

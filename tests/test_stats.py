@@ -2,7 +2,7 @@
 
 import pytest
 
-from delivery_modes import Bus, Recorder, numbers
+from delivery_modes import Bus, Recorder, in_threads, numbers
 from pagebus import PubSubHub, Stats
 
 
@@ -30,6 +30,26 @@ def test_every_call_counts_and_every_failed_one_too(bus: Bus, log):
     stats = bus.hub.stats()
     assert (stats.published, stats.delivered, stats.failed, stats.dropped) == (10, 30, 10, 0)
     log.take(10)
+
+
+def test_nothing_is_missed_when_many_threads_send_at_once(bus: Bus, log):
+    threads, sends, sessions = 8, 50, 4
+    sent = threads * sends
+    hub = bus.hub = bus.new_hub(max_pending=sent)
+
+    def fail(message: object) -> None:
+        raise ValueError(message)
+
+    for number in range(sessions):
+        bus.subscribe(f"session {number}", bus.recorder().handler)
+    bus.subscribe("unlucky", bus.handler(fail))
+    in_threads(*[lambda: [hub.send_all("hello") for _ in range(sends)]] * threads)
+    bus.settle()
+
+    stats = hub.stats()
+    assert (stats.published, stats.delivered) == (sent, sent * (sessions + 1))
+    assert (stats.failed, stats.dropped, stats.pending) == (sent, 0, 0)
+    log.take(sent)
 
 
 def test_what_waits_is_pending_until_it_is_delivered(queued_bus: Bus):
@@ -85,4 +105,8 @@ def test_numbers_once_taken_do_not_change():
 def test_numbers_come_from_a_hub_only_and_show_themselves():
     with pytest.raises(TypeError):
         Stats()  # type: ignore[call-arg]
-    assert "published=0" in repr(PubSubHub().stats())
+    stats = PubSubHub().stats()
+    fields = ", ".join(f"{name}={value!r}" for name, value in stats.asdict().items())
+    assert repr(stats) == f"Stats({fields})"
+    assert fields.startswith("published=0, ")
+    assert fields.endswith(", outbox=0, unpublished=0, unreadable=0")

@@ -497,6 +497,44 @@ def test_a_listener_with_a_timeout_of_zero_does_not_wait():
         assert next(messages) == "hello"
 
 
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+@pytest.mark.parametrize("timeout", [None, DEADLINE])
+def test_a_listener_that_would_stop_an_event_loop_says_what_to_use_instead(
+    new_loop: NewLoop, timeout: float | None
+):
+    hub, loop = PubSubHub(), new_loop()
+
+    async def main() -> None:
+        with hub.listen("ann", timeout=timeout) as messages:
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match=r"stop the event loop .* use stream\(\)"):
+                    next(messages)
+            hub.send_all("hello")
+            assert next(messages) == "hello"
+            waiting = loop.run_in_executor(None, next, messages)
+            loop.call_later(0.01, hub.send_all, "in a thread it may wait")
+            assert await waiting == "in a thread it may wait"
+            hub.unsubscribe_all("ann")
+            assert list(messages) == []
+
+    loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    assert what_is_left(hub) == NOTHING
+
+
+def test_an_event_loop_may_look_at_a_listener_that_never_waits():
+    async def main() -> None:
+        hub = PubSubHub()
+        with hub.listen("ann", timeout=0) as messages:
+            with pytest.raises(TimeoutError):
+                next(messages)
+            hub.send_all("hello")
+            assert next(messages) == "hello"
+
+    asyncio.run(main())
+
+
 def test_no_wake_up_is_lost_between_a_stream_and_a_sender_that_wait_for_each_other(
     async_bus: Bus, other_loop: LoopThread
 ):

@@ -9,7 +9,7 @@ import pytest
 
 from delivery_modes import collect_garbage
 from pagebus import PubSub, PubSubHub
-from pagebus._watch import COUNTERS, PERIOD, HubWatch, Reader, Reading, Watch, watch_of
+from pagebus._watch import PERIOD, HubWatch, Reader, Reading, Watch, watch_of
 
 
 def reading_of(hub: PubSubHub) -> Reading:
@@ -27,7 +27,9 @@ def test_a_reading_says_what_the_hub_says() -> None:
     hub.send_all_on_topic("news", "it rains")
 
     reading, stats = reading_of(hub), hub.stats()
-    assert {n: getattr(reading, n) for n in COUNTERS} == {n: getattr(stats, n) for n in COUNTERS}
+    lists = ("slowest", "failing", "busiest")
+    numbers = {name: value for name, value in stats.asdict().items() if name not in lists}
+    assert numbers.items() <= asdict(reading).items()
     assert reading.named == [["ann", "name=Ann, seat=7"]]
     assert reading.busiest == [("news", 1, 1), ("sports", 1, 0)]
 

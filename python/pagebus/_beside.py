@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,9 @@ class Beside:
             self._monitor.kill()
         # Where it waits for the monitor to read, it has been let go now.
         self._teller.join(GRACE)
+        assert self._monitor.stdin is not None
+        with suppress(OSError):
+            self._monitor.stdin.close()
 
     def _tell(self) -> None:
         assert self._monitor.stdin is not None
@@ -96,9 +100,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--stay", action="store_true", help="open no browser")
     options = parser.parse_args()
-    # The server stops at these signals, and passes them on to whoever was there before.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.SIG_IGN)
+    # Ctrl-C is meant for the program, which ends this process then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         listening = socket.create_server(("127.0.0.1", options.port))
     except OSError as error:

@@ -79,7 +79,7 @@ class PubSubHub:
         codec: Makes bytes of messages, and messages of bytes.
         max_message_bytes: Larger messages are refused by the send.
         max_outbox: How many messages may wait for the server. Beyond that, the oldest is given up:
-            counted in ``stats().unpublished`` and logged.
+            counted in ``stats().unpublished``, logged and given to ``on_overflow``.
         on_gap: Called with a topic (``None`` for what is not on a topic) and a number of entries
             (``None`` if nobody knows) when the server has lost what this hub had not had yet.
         on_link_state: Called with each new :attr:`link_state`.
@@ -242,9 +242,10 @@ class PubSubHub:
         """Call ``handler(presence)`` when sessions come to ``topic`` and when they leave it.
 
         The first call tells who is there. Changes that come faster than they can be told are
-        told together; replaying all that was told gives :meth:`sessions` of the topic. Watching a
-        topic is not being on it. The handle that is returned ends it, and so does
-        :meth:`unsubscribe_all`; :meth:`unsubscribe_topic` does not.
+        told together and never dropped, whatever ``max_pending`` and ``overflow`` say; replaying
+        all that was told gives :meth:`sessions` of the topic. Watching a topic is not being on it.
+        The handle that is returned ends it, and so does :meth:`unsubscribe_all`;
+        :meth:`unsubscribe_topic` does not.
 
         Args:
             session_id: The session that owns the subscription.
@@ -420,6 +421,8 @@ class PubSubHub:
         traceback: TracebackType | None,
         /,
     ) -> Coroutine[Any, Any, None]: ...
+    def _close_anywhere(self, timeout: float | None) -> None: ...
+    def _wait_for_room(self, timeout: float | None) -> None: ...
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` or :meth:`aclose` has been called.
@@ -658,14 +661,16 @@ class Listener:
 
     The twin of :class:`Stream`, subscribed like a sync handler: ``with ps.listen("news") as
     messages`` and ``for message in messages``. It waits without holding the interpreter, and
-    Ctrl-C ends the wait. On an event loop, which a wait would stop, use :class:`Stream`.
+    Ctrl-C ends the wait. On the thread of an event loop that runs, which a wait would stop, it
+    gives what is there and does not wait: use :class:`Stream` there, or ``timeout=0`` to look.
 
     Raises:
         TimeoutError: No message came within ``timeout`` seconds; the loop may be begun again.
         HubClosed: The block begins, and the hub is closed.
         ValueError: The block begins, and no messages are kept to ``replay``.
         RuntimeError: The block has begun before; or a loop is begun outside of it, or while another
-            thread waits for a message; or the hub's executor is shut down.
+            thread waits for a message, or would wait on the thread of an event loop that runs; or
+            the hub's executor is shut down.
     """
 
     @property
@@ -699,6 +704,26 @@ class Listener:
 @final
 class Stats:
     """What a hub has done and holds, in messages, calls and subscriptions."""
+
+    __match_args__ = (
+        "published",
+        "delivered",
+        "failed",
+        "dropped",
+        "pending",
+        "sessions",
+        "topics",
+        "subscriptions",
+        "latency_p50",
+        "latency_p99",
+        "latency_max",
+        "slowest",
+        "failing",
+        "busiest",
+        "outbox",
+        "unpublished",
+        "unreadable",
+    )
 
     @property
     def published(self) -> int:
@@ -766,7 +791,11 @@ class Stats:
 
     @property
     def busiest(self) -> tuple[BusyTopic, ...]:
-        """Up to 20 topics that have a subscription, the one that was sent to most first."""
+        """Up to 20 topics that have a subscription, the one that was sent to most first.
+
+        Nearly: one that others have just overtaken, or outlived, can be missing until it is sent to
+        again some times.
+        """
 
     @property
     def outbox(self) -> int:
@@ -780,9 +809,17 @@ class Stats:
     def unreadable(self) -> int:
         """What came over the link and could not be read."""
 
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values; those of the lists' entries too."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class SlowHandler:
     """A handler that takes its time."""
+
+    __match_args__ = ("handler", "calls", "mean", "max")
 
     @property
     def handler(self) -> str:
@@ -800,9 +837,17 @@ class SlowHandler:
     def max(self) -> float:
         """Seconds that the longest of them took."""
 
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 @final
 class FailingHandler:
     """A handler that raised."""
+
+    __match_args__ = ("handler", "failures", "traceback")
 
     @property
     def handler(self) -> str:
@@ -814,11 +859,19 @@ class FailingHandler:
 
     @property
     def traceback(self) -> str:
-        """A traceback of one of its last failures, as text, cut at 8,000 characters."""
+        """The traceback of its last failure as text: the last 8,000 characters of it."""
+
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class BusyTopic:
     """A topic that is sent to."""
+
+    __match_args__ = ("topic", "published", "sessions")
 
     @property
     def topic(self) -> str:
@@ -831,6 +884,12 @@ class BusyTopic:
     @property
     def sessions(self) -> int:
         """Sessions that are on it now."""
+
+    def asdict(self) -> dict[str, Any]:
+        """The fields with their values."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 # ---- report ---------------------------------------------------------------------------------
 
@@ -869,6 +928,9 @@ class Overflow:
     Where one handler does not keep up, it is named. Where the event loop, the executor or, without
     one, the thread that delivers does not, messages are dropped for all that listen to a topic:
     ``session_id`` and ``handler`` are ``None`` and ``dropped`` counts messages, not deliveries.
+
+    Where the server of a linked hub does not, or is away, the messages that its outbox has no room
+    for are of all topics together: ``topic`` is ``None`` too.
     """
 
     @property
@@ -877,7 +939,7 @@ class Overflow:
 
     @property
     def topic(self) -> str | None:
-        """The topic, or ``None`` for messages sent to all."""
+        """The topic, or ``None`` for messages sent to all, or to whomever."""
 
     @property
     def handler(self) -> Callable[..., object] | Stream | Listener | None:
@@ -889,6 +951,9 @@ class Overflow:
 
 class HubClosed(RuntimeError):  # noqa: N818 - a state, named as in asyncio.QueueShutDown
     """A send or a subscription on a hub that is closed."""
+
+class OutboxFull(RuntimeError):  # noqa: N818 - a state, as above
+    """A message that a :class:`pagebus.Publisher` has not taken: too many wait for the server."""
 
 # ---- codec ----------------------------------------------------------------------------------
 

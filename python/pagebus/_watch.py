@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pagebus._core import PubSubHub
+from pagebus._core import PubSubHub, Stats
 
 PERIOD = 1.0
 """Seconds between two readings."""
@@ -39,6 +39,9 @@ class Reading:
     latency_p50: float
     latency_p99: float
     latency_max: float
+    outbox: int
+    unpublished: int
+    unreadable: int
     named: list[list[str]]
     """Some of the sessions: id, and what it says of itself."""
     busiest: list[tuple[str, int, int]]
@@ -47,13 +50,6 @@ class Reading:
     """Handlers: name, slow calls, their mean and longest time in seconds."""
     failing: list[tuple[str, int, str]]
     """Handlers: name, failures, last traceback."""
-
-
-COUNTERS = (
-    *("published", "delivered", "failed", "dropped", "pending"),
-    *("sessions", "topics", "subscriptions"),
-    *("latency_p50", "latency_p99", "latency_max"),
-)
 
 
 class Reader:
@@ -78,7 +74,7 @@ class Reader:
         ]
         return Reading(
             at=time.monotonic(),
-            **{name: getattr(stats, name) for name in COUNTERS},
+            **_numbers(stats),
             named=self._named,
             busiest=(busiest + quiet)[:MOST_LISTED],
             slowest=[(_shown(s.handler), s.calls, s.mean, s.max) for s in stats.slowest],
@@ -98,6 +94,10 @@ class Reader:
         self._quiet = [(topic, hub.subscriber_count(topic)) for topic in quiet]
         end = time.monotonic()
         self._list_again_at = end + (end - begin) * SHARE_OF_LISTS
+
+
+def _numbers(stats: Stats) -> dict[str, Any]:
+    return {name: value for name, value in stats.asdict().items() if isinstance(value, int | float)}
 
 
 def _identity(info: Mapping[str, Any]) -> str:

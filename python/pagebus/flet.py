@@ -1,13 +1,16 @@
 """The Flet integration: while it is installed, the hubs that Flet creates are pagebus hubs."""
 
 import asyncio
+import gc
 import importlib
+import inspect
 import itertools
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Container, Hashable
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pagebus import PubSub, PubSubHub
@@ -151,7 +154,8 @@ def hub_of(main: Callable[..., object]) -> PubSubHub:
 
     Raises:
         TypeError: ``main`` is not a function that Flet can start.
-        LookupError: The app has no hub yet: no page of it is open.
+        LookupError: The app has no hub yet: no page of it is open. Or, on the server's event loop,
+            there is no such app: ``flet_web.fastapi.app`` was not given this ``main``.
         RuntimeError: The app is on Flet's own hub, because pagebus was not installed.
         UnsupportedFletError: Flet is not installed, or its version is not supported.
     """
@@ -164,8 +168,12 @@ def hub_of(main: Callable[..., object]) -> PubSubHub:
         return hub
     if hub is not None:
         raise _own_hub(is_made=True)
-    message = f"no page of {getattr(main, '__qualname__', main)} is open yet, so it has no hub"
+    message = f"no page of {_name(main)} is open yet, so it has no hub"
     raise LookupError(message)
+
+
+def _name(main: object) -> object:
+    return getattr(main, "__qualname__", main)
 
 
 def _own_hub(is_made: bool) -> RuntimeError:
@@ -193,7 +201,40 @@ def _new_web_hub(main: Callable[..., object]) -> object:
         return None
     if not _installed:
         raise _own_hub(is_made=False)
+    if not _is_served(main):
+        message = (
+            "main must be a function that a Flet app of this process begins with, as in"
+            f" flet_web.fastapi.app(main), and none begins with {_name(main)}"
+        )
+        raise LookupError(message)
     return _web_server().app_manager.get_pubsubhub(main, loop=serving.get_loop())
+
+
+def _is_served(main: Callable[..., object]) -> bool:
+    """Whether Flet's web server has an app that begins with ``main``.
+
+    A hub for anything else would be nobody's. Before an app's first page only its endpoint knows
+    its ``main``, and nobody can ask Flet for that. What is frozen cannot be found, so then ``main``
+    is believed.
+    """
+    if gc.get_freeze_count():
+        return True
+    return any(_served_by(thing) == main for thing in gc.get_objects() if _is_endpoint(thing))
+
+
+def _is_endpoint(thing: object) -> bool:
+    """Whether it opens the pages of an app; its name is the same in all versions of Flet."""
+    return (
+        type(thing) is FunctionType
+        and thing.__module__ == "flet_web.fastapi.app"
+        and thing.__name__ == "app_handler"
+    )
+
+
+def _served_by(endpoint: Any) -> object:
+    given = inspect.getclosurevars(endpoint).nonlocals
+    # Flet 0.28 names it `session_handler`, later ones `main`.
+    return given.get("main", given.get("session_handler"))
 
 
 def _of_the_web_server(name: str, default: Any) -> Any:

@@ -16,14 +16,17 @@ _COUNTERS = {
     "delivered": "Handler calls that were begun.",
     "failed": "Handler calls that raised.",
     "dropped": "Deliveries that were given up.",
+    "unpublished": "Messages that a link will never publish.",
+    "unreadable": "What came over a link and could not be read.",
 }
 _GAUGES = {
     "pending": "Messages that wait.",
     "sessions": "Sessions that have a subscription.",
     "topics": "Topics that have a subscription.",
     "subscriptions": "Subscriptions.",
+    "outbox": "Messages that wait to be published over a link.",
 }
-_QUANTILES = {"0.5": "latency_p50", "0.99": "latency_p99", "1": "latency_max"}
+_LATENCIES = {"p50": "half of the calls", "p99": "99 of 100 calls", "max": "all calls"}
 
 
 def collector(hubs: PubSubHub | Mapping[str, PubSubHub]) -> Collector:
@@ -31,7 +34,8 @@ def collector(hubs: PubSubHub | Mapping[str, PubSubHub]) -> Collector:
 
     ``prometheus_client.REGISTRY.register(collector(hub))`` shows, whenever it is asked,
     ``pagebus_published_total`` and the other counters, ``pagebus_pending`` and the other sizes, and
-    ``pagebus_latency_seconds`` with the label ``quantile``. It keeps the hubs alive.
+    ``pagebus_delivery_latency_p50_seconds``, ``..._p99_seconds`` and ``..._max_seconds``. It keeps
+    the hubs alive.
 
     Args:
         hubs: A hub, or hubs by the names that tell them apart, in the label ``hub``. One hub alone
@@ -60,24 +64,26 @@ class _HubCollector(Collector):
         self._hubs = hubs
 
     def collect(self) -> Iterable[Metric]:
-        stats = {name: hub.stats() for name, hub in self._hubs.items()}
-        for field, text in _COUNTERS.items():
-            counter = CounterMetricFamily(f"pagebus_{field}", text, labels=["hub"])
-            for name, numbers in stats.items():
-                counter.add_metric([name], getattr(numbers, field))
-            yield counter
-        for field, text in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"pagebus_{field}", text, labels=["hub"])
-            for name, numbers in stats.items():
-                gauge.add_metric([name], getattr(numbers, field))
-            yield gauge
-        yield _latencies(stats)
+        return _metrics({name: hub.stats() for name, hub in self._hubs.items()})
+
+    def describe(self) -> Iterable[Metric]:
+        # By these names a registry knows a second collector, which it refuses.
+        return _metrics({})
 
 
-def _latencies(stats: dict[str, Stats]) -> Metric:
-    text = "Time from a send until a handler is called, of the last one to two minutes."
-    gauge = GaugeMetricFamily("pagebus_latency_seconds", text, labels=["hub", "quantile"])
-    for name, numbers in stats.items():
-        for quantile, field in _QUANTILES.items():
-            gauge.add_metric([name, quantile], getattr(numbers, field))
-    return gauge
+def _metrics(stats: Mapping[str, Stats]) -> Iterable[Metric]:
+    def filled(metric: CounterMetricFamily | GaugeMetricFamily, field: str) -> Metric:
+        for hub, numbers in stats.items():
+            metric.add_metric([hub], getattr(numbers, field))
+        return metric
+
+    hub = ["hub"]
+    for field, text in _COUNTERS.items():
+        yield filled(CounterMetricFamily(f"pagebus_{field}", text, labels=hub), field)
+    for field, text in _GAUGES.items():
+        yield filled(GaugeMetricFamily(f"pagebus_{field}", text, labels=hub), field)
+    for which, calls in _LATENCIES.items():
+        name = f"pagebus_delivery_latency_{which}_seconds"
+        text = f"Time from a send until a handler is called, of {calls} of the last minute or two."
+        gauge = GaugeMetricFamily(name, text, labels=hub, unit="seconds")
+        yield filled(gauge, f"latency_{which}")

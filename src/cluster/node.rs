@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{
@@ -96,8 +96,13 @@ pub enum News {
     Unwanted(Channel),
     /// The connection is there, or gone for a reason.
     State(State),
-    /// Messages will not be published, for a reason.
-    Unpublished(String),
+    /// So many messages gave way to others, which begins a burst: the outbox is full.
+    Overflowed(usize),
+    /// The outbox is empty again, after a burst that cost so many messages.
+    CaughtUp(u64),
+    /// So many messages will not be published, for a reason. What the broker refuses is told once for
+    /// each connection.
+    Unpublished(u64, String),
     /// A push that cannot be understood.
     Garbage,
     /// The log of a channel cannot be read, for a reason; it is tried again from time to time.
@@ -130,6 +135,8 @@ pub enum State {
 /// The hub's side of a node.
 pub struct Handle {
     desk: Mutex<Desk>,
+    /// Told when there is room in the outbox.
+    room: Condvar,
     /// The node's name.
     publisher: Publisher,
     wake: Notify,
@@ -148,14 +155,63 @@ struct Desk {
     changed: HashSet<Channel, RandomState>,
     /// Messages that were given up.
     lost: u64,
+    /// Those of them that gave way to others since the outbox was empty.
+    burst: u64,
     /// The node has ended: nobody comes for anything.
     is_closed: bool,
 }
 
+/// A message that is to be published.
+pub struct Outgoing<'a> {
+    /// Where.
+    pub channel: Channel,
+    /// The session that does not get it.
+    pub except: Option<&'a [u8]>,
+    /// What the codec made of it.
+    pub payload: Vec<u8>,
+}
+
+/// What became of a message that was to give way to those that wait.
+pub enum Offered<'a> {
+    /// It is in the outbox.
+    Taken,
+    /// There was no room for it.
+    Left(Outgoing<'a>),
+    /// The node has ended.
+    Closed,
+}
+
 impl Desk {
-    fn lose(&mut self, count: usize) -> usize {
+    fn has_room(&self, outgoing: &Outgoing<'_>) -> bool {
+        let Outgoing {
+            channel,
+            except,
+            payload,
+        } = outgoing;
+        self.outbox.has_room(channel, *except, payload)
+    }
+
+    fn send(&mut self, outgoing: Outgoing<'_>) -> usize {
+        let Outgoing {
+            channel,
+            except,
+            payload,
+        } = outgoing;
+        self.outbox.send(&channel, except, payload)
+    }
+
+    /// So many messages gave way; tells whether they are the first of a burst.
+    fn give_way(&mut self, count: usize) -> bool {
+        let is_first = count > 0 && self.burst == 0;
         self.lost += count as u64;
-        count
+        self.burst += count as u64;
+        is_first
+    }
+
+    /// The size of a burst that is over, if one is.
+    fn caught_up(&mut self) -> Option<u64> {
+        let is_over = self.outbox.is_empty() && self.burst > 0;
+        is_over.then(|| std::mem::take(&mut self.burst))
     }
 
     /// Whether a node that is to end has nothing left to do.
@@ -177,8 +233,10 @@ impl Handle {
                 members: None,
                 changed: HashSet::default(),
                 lost: 0,
+                burst: 0,
                 is_closed: false,
             }),
+            room: Condvar::new(),
             publisher,
             wake: Notify::new(),
             is_closing: AtomicBool::new(false),
@@ -187,24 +245,68 @@ impl Handle {
         }
     }
 
-    /// Publishes a message, as soon as that is possible; returns how many others gave way to it, or
-    /// nothing if the node has ended.
-    pub fn publish(
-        &self,
-        channel: &Channel,
-        except: Option<&[u8]>,
-        payload: Vec<u8>,
-    ) -> Option<usize> {
-        let lost = {
+    /// Publishes a message, as soon as that is possible, unless the node has ended: then it returns
+    /// false. If others gave way to it, and begin a burst, the listener is told.
+    pub fn publish(&self, outgoing: Outgoing<'_>, listener: &impl Listener) -> bool {
+        {
             let mut desk = self.desk.lock();
             if desk.is_closed {
-                return None;
+                return false;
             }
-            let lost = desk.outbox.send(channel, except, payload);
-            desk.lose(lost)
-        };
+            let lost = desk.send(outgoing);
+            if desk.give_way(lost) {
+                // With the lock held: or the end of the burst could be told before its beginning.
+                listener.take(News::Overflowed(lost));
+            }
+        }
         self.wake.notify_one();
-        Some(lost)
+        true
+    }
+
+    /// Publishes a message when there is room for it, and waits so long for that.
+    pub fn offer<'a>(&self, outgoing: Outgoing<'a>, patience: Duration) -> Offered<'a> {
+        let limit = std::time::Instant::now() + patience;
+        {
+            let mut desk = self.desk.lock();
+            while !desk.is_closed && !desk.has_room(&outgoing) {
+                if self.room.wait_until(&mut desk, limit).timed_out() {
+                    return Offered::Left(outgoing);
+                }
+            }
+            if desk.is_closed {
+                return Offered::Closed;
+            }
+            desk.send(outgoing);
+        }
+        self.wake.notify_one();
+        Offered::Taken
+    }
+
+    /// Waits until everything is published, or given up, but no longer than so long; tells whether
+    /// that is so.
+    pub fn wait_until_empty(&self, patience: Duration) -> bool {
+        let limit = std::time::Instant::now() + patience;
+        let mut desk = self.desk.lock();
+        while !desk.outbox.is_empty() {
+            if self.room.wait_until(&mut desk, limit).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A batch is published, or refused; returns how many messages it had.
+    fn done(&self, channel: &Channel, is_refused: bool, listener: &impl Listener) -> u64 {
+        let mut desk = self.desk.lock();
+        let messages = desk.outbox.done(channel) as u64;
+        if is_refused {
+            desk.lost += messages;
+        }
+        if let Some(burst) = desk.caught_up() {
+            listener.take(News::CaughtUp(burst));
+        }
+        self.room.notify_all();
+        messages
     }
 
     /// Has other hubs told who is on which topic. Must come before the node is made.
@@ -255,12 +357,15 @@ impl Handle {
         self.close();
     }
 
-    /// Enters that there is no node; returns how many messages it leaves.
-    pub fn end(&self) -> usize {
+    /// Enters that there is no node; returns how many messages it leaves, with those that gave way
+    /// in a burst that goes on.
+    pub fn end(&self) -> u64 {
         let mut desk = self.desk.lock();
         desk.is_closed = true;
-        let left = desk.outbox.clear();
-        desk.lose(left)
+        let left = desk.outbox.clear() as u64;
+        desk.lost += left;
+        self.room.notify_all();
+        left + std::mem::take(&mut desk.burst)
     }
 
     /// Ends the node, whatever is left.
@@ -336,6 +441,8 @@ pub struct Node<E, L> {
     deferred: Vec<(Place, Read)>,
     turns: u64,
     hindrance: Hindrance,
+    /// It was told that the broker refuses messages.
+    has_told_refusal: bool,
     /// Who is on other hubs, if they tell each other.
     presence: Option<Presence>,
 }
@@ -373,6 +480,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
             deferred: Vec::new(),
             turns: 0,
             hindrance: Hindrance::default(),
+            has_told_refusal: false,
             presence,
         }
     }
@@ -395,8 +503,9 @@ impl<E: Engine, L: Listener> Node<E, L> {
             }
             backoff.wait(&self.handle, since.elapsed()).await;
         }
-        if self.handle.end() > 0 {
-            self.tell(News::Unpublished("the hub is closed".to_owned()));
+        let left = self.handle.end();
+        if left > 0 {
+            self.tell(News::Unpublished(left, "the hub is closed".to_owned()));
         }
         self.tell(News::State(State::Closed));
     }
@@ -519,6 +628,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
     /// Tries again what was under way on another connection, and follows what it followed.
     fn begin_again<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
         self.handle.desk.lock().outbox.all_again();
+        self.has_told_refusal = false;
         self.deferred.clear();
         let is_publish = |what: &Hindered| matches!(what, Hindered::Publish(_));
         self.hindrance.since.retain(|what, _| is_publish(what));
@@ -779,17 +889,16 @@ impl<E: Engine, L: Listener> Node<E, L> {
     ) -> Result<(), String> {
         match result {
             Ok(()) => {
-                self.handle.desk.lock().outbox.done(&channel);
-                self.not_hindered(&Hindered::Publish(channel.clone()));
+                self.handle.done(&channel, false, &*self.listener);
+                self.not_hindered(&Hindered::Publish(channel));
             }
             Err(Failure::Refused(reason)) => {
-                self.not_hindered(&Hindered::Publish(channel.clone()));
-                {
-                    let mut desk = self.handle.desk.lock();
-                    let lost = desk.outbox.done(&channel);
-                    desk.lose(lost);
+                let lost = self.handle.done(&channel, true, &*self.listener);
+                self.not_hindered(&Hindered::Publish(channel));
+                // Once: somebody may send there all the time.
+                if !std::mem::replace(&mut self.has_told_refusal, true) {
+                    self.tell(News::Unpublished(lost, reason));
                 }
-                self.tell(News::Unpublished(reason));
             }
             Err(failure @ Failure::NotNow(_)) => {
                 self.hindered(Hindered::Publish(channel.clone()), failure.reason());

@@ -47,8 +47,14 @@ struct Waiting {
 struct Queue {
     waiting: VecDeque<Waiting>,
     under_way: Option<Batch>,
-    /// Whether it stands in the list of those that are ready.
-    is_listed: bool,
+    /// Its place among those that are ready, if it is.
+    place: Option<i64>,
+}
+
+/// Where a channel comes among those that are ready.
+enum Place {
+    First,
+    Last,
 }
 
 /// What one node has to publish.
@@ -59,8 +65,8 @@ pub struct Outbox {
     messages: usize,
     bytes: usize,
     queues: HashMap<Channel, Queue, RandomState>,
-    /// Channels with a batch to publish.
-    ready: VecDeque<Channel>,
+    /// Channels with a batch to publish, by the places that they take.
+    ready: BTreeMap<i64, Channel>,
     /// Channels by the first message that waits there: who has to give way first.
     oldest: BTreeMap<u64, Channel>,
 }
@@ -75,7 +81,7 @@ impl Outbox {
             messages: 0,
             bytes: 0,
             queues: HashMap::default(),
-            ready: VecDeque::new(),
+            ready: BTreeMap::new(),
             oldest: BTreeMap::new(),
         }
     }
@@ -90,6 +96,22 @@ impl Outbox {
         self.messages == 0
     }
 
+    /// Channels of which it holds anything.
+    pub fn channels(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Whether a message would be taken without that another one has to give way.
+    pub fn has_room(&self, channel: &Channel, except: Option<&[u8]>, payload: &[u8]) -> bool {
+        let name = match self.queues.contains_key(channel) {
+            true => 0,
+            false => name_of(channel).len(),
+        };
+        let bytes = name + Message { except, payload }.size();
+        self.is_empty()
+            || self.messages < self.limits.messages && self.bytes + bytes <= self.limits.bytes
+    }
+
     /// Takes a message; returns how many had to give way to it.
     pub fn send(&mut self, channel: &Channel, except: Option<&[u8]>, payload: Vec<u8>) -> usize {
         self.sequence += 1;
@@ -100,30 +122,34 @@ impl Outbox {
         };
         self.messages += 1;
         self.bytes += message.size();
-        let queue = self.queues.entry(channel.clone()).or_default();
-        if queue.waiting.is_empty() {
-            self.oldest.insert(message.sequence, channel.clone());
+        if !self.queues.contains_key(channel) {
+            self.bytes += name_of(channel).len();
+            self.queues.insert(channel.clone(), Queue::default());
         }
-        queue.waiting.push_back(message);
-        if queue.under_way.is_none() && queue.list() {
-            self.ready.push_back(channel.clone());
+        if let Some(queue) = self.queues.get_mut(channel) {
+            if queue.waiting.is_empty() {
+                self.oldest.insert(message.sequence, channel.clone());
+            }
+            queue.waiting.push_back(message);
+            if queue.under_way.is_none() {
+                queue.list(&mut self.ready, channel, Place::Last);
+            }
         }
         self.make_room()
     }
 
     /// The next batch to publish, if there is one.
     pub fn next(&mut self, time: u64) -> Option<Batch> {
-        while let Some(channel) = self.ready.pop_front() {
+        while let Some((_, channel)) = self.ready.pop_first() {
             let Some(queue) = self.queues.get_mut(&channel) else {
                 continue;
             };
-            queue.is_listed = false;
+            queue.place = None;
             if let Some(again) = &queue.under_way {
                 return Some(again.clone());
             }
             let first = queue.waiting.front().map(|first| first.sequence);
             let Some(batch) = queue.take(&channel, self.publisher, time) else {
-                self.queues.remove(&channel);
                 continue;
             };
             if let Some(first) = first {
@@ -149,25 +175,25 @@ impl Outbox {
             self.bytes -= batch.bytes;
         }
         if queue.waiting.is_empty() {
-            self.queues.remove(channel);
-        } else if queue.list() {
-            self.ready.push_back(channel.clone());
+            self.forget(channel);
+        } else {
+            queue.list(&mut self.ready, channel, Place::Last);
         }
         messages
     }
 
     /// A batch has to be tried again.
     pub fn again(&mut self, channel: &Channel) {
-        if self.queues.get_mut(channel).is_some_and(Queue::list) {
-            self.ready.push_front(channel.clone());
+        if let Some(queue) = self.queues.get_mut(channel) {
+            queue.list(&mut self.ready, channel, Place::First);
         }
     }
 
     /// Every batch that is under way has to be tried again.
     pub fn all_again(&mut self) {
         for (channel, queue) in &mut self.queues {
-            if queue.under_way.is_some() && queue.list() {
-                self.ready.push_back(channel.clone());
+            if queue.under_way.is_some() {
+                queue.list(&mut self.ready, channel, Place::Last);
             }
         }
     }
@@ -196,9 +222,28 @@ impl Outbox {
             }
             if let Some(next) = queue.waiting.front() {
                 self.oldest.insert(next.sequence, channel);
+            } else if queue.under_way.is_none() {
+                // There may be any number of channels that once had a message.
+                self.forget(&channel);
             }
         }
         lost
+    }
+
+    fn forget(&mut self, channel: &Channel) {
+        if let Some(queue) = self.queues.remove(channel) {
+            self.bytes -= name_of(channel).len();
+            if let Some(place) = queue.place {
+                self.ready.remove(&place);
+            }
+        }
+    }
+}
+
+fn name_of(channel: &Channel) -> &[u8] {
+    match channel {
+        Channel::All => &[],
+        Channel::Topic(name) | Channel::Session(name) | Channel::Presence(name) => name,
     }
 }
 
@@ -216,9 +261,17 @@ impl Waiting {
 }
 
 impl Queue {
-    /// Enters that it is ready; tells whether that is new.
-    fn list(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_listed, true)
+    /// Gives it a place among those that are ready, unless it has one.
+    fn list(&mut self, ready: &mut BTreeMap<i64, Channel>, channel: &Channel, which: Place) {
+        if self.place.is_some() {
+            return;
+        }
+        let place = match which {
+            Place::First => ready.first_key_value().map_or(0, |(first, _)| first - 1),
+            Place::Last => ready.last_key_value().map_or(0, |(last, _)| last + 1),
+        };
+        self.place = Some(place);
+        ready.insert(place, channel.clone());
     }
 
     fn take(&mut self, channel: &Channel, publisher: Publisher, time: u64) -> Option<Batch> {

@@ -6,6 +6,7 @@
 
 pub mod backlog;
 pub mod clock;
+pub mod counters;
 pub mod elsewhere;
 pub mod fanout;
 pub mod history;

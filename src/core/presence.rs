@@ -70,10 +70,67 @@ impl<M> Clone for Member<M> {
     }
 }
 
+/// What sessions said of themselves, to be dropped once no lock is held.
+pub type Replaced<M> = Vec<Arc<Said<M>>>;
+
 struct Change<M> {
     was_there: bool,
     is_there: bool,
     identity: Identity<M>,
+}
+
+impl<M> Change<M> {
+    /// Whether the session was not there before, and is not there now.
+    fn is_none(&self) -> bool {
+        !self.was_there && !self.is_there
+    }
+}
+
+/// Sessions that come and go without a trace are forgotten when there are so many entries.
+const FEW: usize = 32;
+
+/// Changes by session, in the order in which they were first touched.
+struct Changes<M> {
+    entries: IndexMap<Owner, Change<M>, RandomState>,
+    /// How many entries there may be before those are forgotten that have come to nothing.
+    most: usize,
+}
+
+impl<M> Changes<M> {
+    fn new() -> Self {
+        Self {
+            entries: IndexMap::default(),
+            most: FEW,
+        }
+    }
+
+    fn enter(
+        &mut self,
+        member: Member<M>,
+        (was_there, is_there): (bool, bool),
+        replaced: &mut Replaced<M>,
+    ) {
+        let change = self.entries.entry(member.owner).or_insert(Change {
+            was_there,
+            is_there,
+            identity: None,
+        });
+        change.is_there = is_there;
+        replaced.extend(std::mem::replace(&mut change.identity, member.identity));
+        if change.is_none() {
+            replaced.extend(change.identity.take());
+        }
+        if self.entries.len() > self.most {
+            self.forget_nothings();
+        }
+    }
+
+    /// As many as come and go, no more is kept than twice what there is to tell: amortised O(1) a
+    /// change, and the others keep their order.
+    fn forget_nothings(&mut self) {
+        self.entries.retain(|_, change| !change.is_none());
+        self.most = FEW.max(self.entries.len() * 2);
+    }
 }
 
 /// Changes on one topic, in the order in which sessions were first touched by them. Comings and
@@ -81,7 +138,9 @@ struct Change<M> {
 pub struct Presence<M> {
     /// The topic.
     pub topic: Name,
-    changes: Mutex<IndexMap<Owner, Change<M>, RandomState>>,
+    /// It is the first record of one who watches, which is told even if nobody is there.
+    is_first: bool,
+    changes: Mutex<Changes<M>>,
 }
 
 impl<M> Presence<M> {
@@ -89,44 +148,76 @@ impl<M> Presence<M> {
     pub fn new(topic: Name) -> Self {
         Self {
             topic,
-            changes: Mutex::default(),
+            is_first: false,
+            changes: Mutex::new(Changes::new()),
+        }
+    }
+
+    /// For one who begins to watch: those who are there.
+    pub fn first(topic: Name, there: Vec<Member<M>>) -> Self {
+        let mut changes = Changes::new();
+        for member in there {
+            // Nobody is twice among them: nothing is replaced.
+            changes.enter(member, (false, true), &mut Vec::new());
+        }
+        Self {
+            topic,
+            is_first: true,
+            changes: Mutex::new(changes),
         }
     }
 
     /// Enters that a session came, or, if it is not new, that it says something else of itself.
-    /// What that replaces is returned, to be dropped once no lock is held.
-    pub fn join(&self, member: Member<M>, is_new: bool) -> Identity<M> {
-        self.enter(member, !is_new, true)
+    pub fn join(&self, member: Member<M>, is_new: bool, replaced: &mut Replaced<M>) {
+        self.changes.lock().enter(member, (!is_new, true), replaced);
     }
 
-    /// Enters that a session left. What that replaces is returned, to be dropped once no lock is
-    /// held.
-    pub fn leave(&self, member: Member<M>) -> Identity<M> {
-        self.enter(member, true, false)
+    /// Enters that a session left.
+    pub fn leave(&self, member: Member<M>, replaced: &mut Replaced<M>) {
+        self.changes.lock().enter(member, (true, false), replaced);
     }
 
-    fn enter(&self, member: Member<M>, was_there: bool, is_there: bool) -> Identity<M> {
-        let mut changes = self.changes.lock();
-        let change = changes.entry(member.owner).or_insert(Change {
-            was_there,
-            is_there,
-            identity: None,
-        });
-        change.is_there = is_there;
-        std::mem::replace(&mut change.identity, member.identity)
+    /// Enters changes that came after these: told together, they are what both are one after the
+    /// other.
+    pub fn take_in(&self, later: &Self, replaced: &mut Replaced<M>) {
+        let (later, mut changes) = (later.changes.lock(), self.changes.lock());
+        for (owner, change) in later.entries.iter().filter(|(_, c)| !c.is_none()) {
+            let member = Member {
+                owner: owner.clone(),
+                identity: change.identity.clone(),
+            };
+            changes.enter(member, (change.was_there, change.is_there), replaced);
+        }
     }
 
-    /// Whether the changes come to nothing.
+    /// The same changes, for somebody who is to be told further ones with them.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let copy = Self {
+            is_first: self.is_first,
+            ..Self::new(self.topic.clone())
+        };
+        // There is nothing in it to be replaced.
+        copy.take_in(self, &mut Vec::new());
+        copy
+    }
+
+    /// Whether there is nothing to tell: the changes come to nothing.
     pub fn is_empty(&self) -> bool {
         let changes = self.changes.lock();
-        !changes.values().any(|c| c.is_there || c.was_there)
+        !self.is_first && changes.entries.values().all(Change::is_none)
+    }
+
+    /// How much is kept of changes, those included that have come to nothing.
+    pub fn kept(&self) -> usize {
+        self.changes.lock().entries.len()
     }
 
     /// Those who came or say something else of themselves, and those who left.
     pub fn joined_and_left(&self) -> (Vec<Member<M>>, Vec<Member<M>>) {
         let changes = self.changes.lock();
         let (mut joined, mut left) = (Vec::new(), Vec::new());
-        for (owner, change) in &*changes {
+        for (owner, change) in &changes.entries {
             let list = match (change.was_there, change.is_there) {
                 (_, true) => &mut joined,
                 (true, false) => &mut left,

@@ -11,6 +11,7 @@ mod losses;
 mod mailboxes;
 pub mod presence;
 mod recall;
+mod records;
 mod renewal;
 mod replay;
 mod workers;
@@ -23,6 +24,7 @@ use smallvec::SmallVec;
 use triomphe::Arc;
 
 use super::backlog::{Backlog, OverflowPolicy};
+use super::counters::COUNTS;
 use super::fanout::{Audience, Envelope, Fanout, Recipients};
 use super::history::History;
 use super::interest::Channel;
@@ -31,8 +33,9 @@ use super::subscription::{Listener, Own, Subscription};
 use super::{GroupKey, LaneKey, SessionKey, TopicKey, Trash, clock};
 pub use losses::Loss;
 use losses::Reports;
-use presence::MakeNotice;
+use presence::{FindPresence, MakeNotice};
 use recall::Recall;
+use records::Record;
 use replay::Replay;
 
 /// One delivery: what to call and with what.
@@ -152,6 +155,11 @@ pub struct Router<H, M, D> {
     recall: Option<Box<Recall<H>>>,
     /// Makes a message of who comes and goes.
     make_notice: Option<MakeNotice<M>>,
+    /// Finds that in the message again.
+    find_presence: FindPresence<M>,
+    /// The message of that which waits for a handler that is busy, by the subscription's serial; its
+    /// place is in the mailbox or in a queue.
+    records: HashMap<u64, Record<M>, RandomState>,
     /// Deliverers to be woken because of a change of subscriptions.
     wake: SmallVec<[D; 2]>,
     /// Messages for handlers that are busy with an earlier one, by the subscription's serial.
@@ -180,6 +188,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
             history_limit: 0,
             recall: None,
             make_notice: None,
+            find_presence: |_| None,
+            records: HashMap::default(),
             wake: SmallVec::new(),
             mailboxes: HashMap::default(),
             waiting: 0,
@@ -248,6 +258,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// that is in the middle of a message how far it is: [`Fanout::passed`].
     pub fn give_up(&mut self, passed: impl Fn(&D) -> u64, trash: &mut Trash<H, M, D>) -> usize {
         self.finished = true;
+        self.reports.forget_since(0, trash);
         let mut left = 0;
         for (_, lane) in &mut self.lanes {
             if let Some(to) = lane.dispatching.take() {
@@ -436,6 +447,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
         self.registry.forget_identity(subscription.owner.key());
         self.forget_replay(subscription, trash);
+        self.forget_record(subscription, trash);
         if let Some(mailbox) = self.mailboxes.remove(&subscription.serial) {
             self.waiting -= mailbox.len();
             trash.envelopes.extend(mailbox);
@@ -536,7 +548,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
     fn time_of_send(&self, topic: TopicKey) -> u64 {
         let groups = self.registry.groups_of(topic).iter();
         let mut lanes = groups.map(|&g| &self.lanes[self.registry.group(g).lane as usize]);
-        if self.published % TIMED == 1 || lanes.any(|l| l.is_remote && l.awake == 0) {
+        let is_noted = self.published % TIMED == 1 || lanes.any(|l| l.is_remote && l.awake == 0);
+        if COUNTS && is_noted {
             return clock::now();
         }
         0
@@ -654,7 +667,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 trash.envelopes.push(envelope);
                 continue;
             };
-            let burst = members.share.caught_up();
+            let is_told = !self.reports.are_behind();
+            let burst = is_told.then(|| members.share.caught_up()).flatten();
             if members.roster.is_empty() | members.tells_nothing(envelope.sequence) {
                 trash.envelopes.push(envelope);
                 self.release_group(group, trash);

@@ -277,7 +277,7 @@ fn run(hub: &Bound<'_, PubSubHub>) {
             lane,
             contexts: Contexts::new(hub.py()),
             pace: Pace::new(STRIDE),
-            sampler: Sampler::new(&hub.get().counters.timing),
+            sampler: Sampler::new(hub.get()),
             process: Process::this(),
         };
         Worker::new(bench, SYNC).work();

@@ -53,6 +53,14 @@ impl Message {
         }
     }
 
+    /// The changes that it tells of, if it is the hub's own.
+    pub fn presence(&self) -> Option<&Arc<Presence<Self>>> {
+        match &self.body {
+            Body::Sent(_) => None,
+            Body::Told(notice) => Some(notice.presence()),
+        }
+    }
+
     /// What the handler is given.
     #[inline]
     pub fn body<'a, 'py>(&'a self, py: Python<'py>) -> PyResult<&'a Bound<'py, PyAny>> {

@@ -32,7 +32,7 @@ pub fn drain(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
     let (py, own) = (hub.py(), hub.get());
     let _delivering = Delivering::begin(own);
     let process = Process::this();
-    let mut sampler = Sampler::new(&own.counters.timing);
+    let mut sampler = Sampler::new(own);
     let mut result = Ok(());
     while result.is_ok()
         && process.is_this()
@@ -83,8 +83,9 @@ fn resume(
 ) -> PyResult<()> {
     let mut last: Option<Arc<Envelope>> = None;
     while process.is_this() {
-        let unpark =
-            |router: &mut Router, _: &mut Trash| router.unpark(subscription, last.as_ref());
+        let unpark = |router: &mut Router, trash: &mut Trash| {
+            router.unpark(subscription, last.as_ref(), trash)
+        };
         let Some(envelope) = PubSubHub::change_and_report(hub, unpark) else {
             return Ok(());
         };

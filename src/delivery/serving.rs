@@ -173,11 +173,11 @@ impl Serving {
     fn after_call<T: Default>(
         &mut self,
         py: Python<'_>,
-        next: impl FnOnce(&mut Router, &Arc<Subscription>, Option<&Arc<Envelope>>) -> T,
+        next: impl FnOnce(&mut Router, &Arc<Subscription>, Option<&Arc<Envelope>>, &mut Trash) -> T,
     ) -> PyResult<T> {
         if let Some(timed) = self.timed.take() {
-            let counters = &self.hub.get().counters;
-            timed.end(py, &counters.timing, &self.subscription.handler);
+            let timing = &self.hub.get().timing;
+            timed.end(py, timing, &self.subscription.handler);
         }
         if !std::mem::take(&mut self.entered) || !self.process.is_this() {
             return Ok(T::default());
@@ -185,8 +185,8 @@ impl Serving {
         if self.kind == Kind::Sync {
             return self.give_back(py).map(|()| T::default());
         }
-        let next = PubSubHub::change_and_report(self.hub.bind(py), |router, _| {
-            next(router, &self.subscription, self.envelope.as_ref())
+        let next = PubSubHub::change_and_report(self.hub.bind(py), |router, trash| {
+            next(router, &self.subscription, self.envelope.as_ref(), trash)
         });
         Ok(next)
     }

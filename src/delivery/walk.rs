@@ -51,7 +51,7 @@ impl<'a, 'py> Walk<'a, 'py> {
             watch,
             contexts: Contexts::new(py),
             pace: duty.pace.lock().unwrap_or_else(|| Pace::new(STRIDE)),
-            sampler: Sampler::new(&duty.hub.get().counters.timing),
+            sampler: Sampler::new(duty.hub.get()),
         }
     }
 

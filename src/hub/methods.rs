@@ -12,6 +12,7 @@ use super::arguments::{Linking, check_hook, check_limit};
 use super::{PubSubHub, SYNC};
 use crate::close::{self, TIMEOUT, Timeout};
 use crate::core::backlog::OverflowPolicy;
+use crate::core::counters::Counters;
 use crate::core::fanout::Audience;
 use crate::core::history::History;
 use crate::core::registry::Scope;
@@ -26,10 +27,11 @@ use crate::link::{Counts, Link};
 use crate::name;
 use crate::once::Once;
 use crate::presence;
-use crate::stats::{Counters, Stats};
+use crate::stats::{Failures, Stats};
 use crate::stream::{Listener, Stream};
 use crate::subscribe::{self, Concurrent, Options, Source};
 use crate::subscription::Subscription;
+use crate::timing::Timing;
 
 #[pymethods]
 impl PubSubHub {
@@ -60,7 +62,7 @@ impl PubSubHub {
         presence: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let mut router = Router::new(max_pending.map_or(Ok(10_000), check_limit)?, overflow);
-        router.make_notices(Message::notice);
+        router.make_notices(Message::notice, Message::presence);
         router.limit_history(history::limit(max_history)?);
         router.keep_all(history::general(history)?);
         let linking = Linking {
@@ -113,6 +115,8 @@ impl PubSubHub {
             event_loop: event_loop.flatten(),
             executor,
             counters: Counters::default(),
+            timing: Timing::default(),
+            failures: Failures::default(),
             on_error: check_hook(on_error, "on_error")?,
             on_overflow: check_hook(on_overflow, "on_overflow")?,
             overflow,
@@ -299,6 +303,16 @@ impl PubSubHub {
         close::aclose(slf, &timeout)
     }
 
+    fn _close_anywhere(slf: &Bound<'_, Self>, timeout: Timeout) -> PyResult<()> {
+        close::close_anywhere(slf, &timeout)
+    }
+
+    fn _wait_for_room(&self, timeout: Timeout) {
+        if let Some(link) = &self.link {
+            link.wait_for_room(timeout);
+        }
+    }
+
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -348,7 +362,7 @@ impl PubSubHub {
             (self.sizes(router), router.registry().busiest())
         });
         let link = self.link().map_or_else(Counts::default, Link::counts);
-        Stats::new(py, &self.counters, &sizes, busiest, &link)
+        Stats::new(py, self, &sizes, busiest, &link)
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
@@ -10,6 +10,7 @@ use pyo3::types::{PyBool, PyString};
 use super::inbox::{Found, Inbox, Ticket};
 use super::waiter::Waiter;
 use crate::close::Timeout;
+use crate::delivery::event_loop::running;
 use crate::delivery::handler::Kind;
 use crate::hub::PubSubHub;
 use crate::once::{Imported, intern};
@@ -45,7 +46,7 @@ impl Listener {
         loop {
             match own.inbox.take(slf.as_any(), ticket.take())? {
                 Found::Nothing if is_over => return Err(PyTimeoutError::new_err(own.silence())),
-                Found::Nothing => {}
+                Found::Nothing => own.check_may_wait(py)?,
                 found => return Ok(found),
             }
             let lock = locked(py)?;
@@ -54,6 +55,17 @@ impl Listener {
                 is_over = !own.acquire(&lock, ticket, deadline)?;
             }
         }
+    }
+
+    /// An error where to wait would be to stop an event loop, and with it whoever is to send.
+    fn check_may_wait(&self, py: Python<'_>) -> PyResult<()> {
+        if self.timeout == Some(Duration::ZERO) || running(py)?.is_none() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(
+            "a Listener that waits would stop the event loop that runs on this thread: use stream() \
+             and `async for` here, or timeout=0 to look without waiting",
+        ))
     }
 
     /// Waits for a message, and lets other threads have the interpreter meanwhile; `false` if none

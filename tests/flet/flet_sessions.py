@@ -75,9 +75,11 @@ class Session(ABC):
 
 
 @asynccontextmanager
-async def visitors(kind: Any, port: int, count: int) -> AsyncIterator[list[Any]]:
+async def visitors(
+    kind: Any, port: int, count: int, route: str = "/"
+) -> AsyncIterator[list[Any]]:
     """``count`` sessions of the class ``kind``, which all end with the block."""
-    sessions = await asyncio.gather(*(kind.open(port) for _ in range(count)))
+    sessions = await asyncio.gather(*(kind.open(port, route) for _ in range(count)))
     try:
         yield list(sessions)
     finally:
@@ -106,9 +108,9 @@ class MsgpackSession(Session):
 
     id_key = "_i"
 
-    async def register(self) -> None:
-        """Become a new session of the program."""
-        page = {"route": "/", "width": 800, "height": 600}
+    async def register(self, route: str) -> None:
+        """Become a new session of the program, on that page of it."""
+        page = {"route": route, "width": 800, "height": 600}
         await self.send(REGISTER, {"session_id": "", "page_name": "", "page": page})
 
     async def send(self, action: int, body: dict[str, Any]) -> None:
@@ -142,12 +144,12 @@ class WebSession(MsgpackSession):
         self.socket = socket
 
     @classmethod
-    async def open(cls, port: int) -> "WebSession":
+    async def open(cls, port: int, route: str = "/") -> "WebSession":
         """A new session of the program that listens on ``port``."""
         session = cls(
             await connect(f"ws://127.0.0.1:{port}/ws", max_size=None, open_timeout=ANSWER_WITHIN)
         )
-        await session.register()
+        await session.register(route)
         return session
 
     async def send_packet(self, packet: bytes) -> None:
@@ -171,10 +173,10 @@ class DesktopSession(MsgpackSession):
         self._writer = writer
 
     @classmethod
-    async def open(cls, port: int) -> "DesktopSession":
+    async def open(cls, port: int, route: str = "/") -> "DesktopSession":
         """The session of the program that listens on ``port``."""
         session = cls(*await asyncio.open_connection("127.0.0.1", port))
-        await session.register()
+        await session.register(route)
         return session
 
     async def send_packet(self, packet: bytes) -> None:
@@ -208,13 +210,14 @@ class JsonSession(Session):
         self._socket = socket
 
     @classmethod
-    async def open(cls, port: int) -> "JsonSession":
+    async def open(cls, port: int, route: str = "/") -> "JsonSession":
         """A new session of the program that listens on ``port``."""
         session = cls(
             await connect(f"ws://127.0.0.1:{port}/ws", max_size=None, open_timeout=ANSWER_WITHIN)
         )
         details = dict.fromkeys(CLIENT_DETAILS.split(), "")
-        await session.send("registerWebClient", {**details, "media": "{}", "isWeb": "true"})
+        details |= {"pageRoute": route, "media": "{}", "isWeb": "true"}
+        await session.send("registerWebClient", details)
         return session
 
     async def send(self, action: str, payload: dict[str, Any]) -> None:

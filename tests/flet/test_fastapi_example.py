@@ -1,6 +1,7 @@
 """``examples/fastapi_chat.py``, which has no Flet in it, in two browser windows."""
 
 import importlib.util
+import re
 import shutil
 import sys
 import threading
@@ -13,10 +14,13 @@ from types import ModuleType
 import pytest
 import uvicorn
 from playwright.sync_api import Page, expect, sync_playwright
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from environments import ROOT
 from flet_servers import READY_WITHIN, Server
 from flet_windows import ARGUMENTS, PATIENCE_MS
+from pagebus import PubSubHub
 
 pytestmark = pytest.mark.browser
 
@@ -156,6 +160,63 @@ def test_a_window_that_is_closed_leaves_nothing_in_the_hub(
     wait_for_subscriptions(module, 0)
     stats = module.hub.stats()
     assert (stats.sessions, stats.pending, stats.failed, stats.dropped) == (0, 0, 0, 0)
+
+
+NO_LINES = ["", "no JSON", '"half', "[" * 100_000, "null", "7", '{"name": 7}', '{"name": ""}']
+ODD_LINE = '{"name": "\\ud800", "text": "from half a letter"}'
+
+
+def test_what_is_no_line_of_a_chat_is_not_shown_and_stops_nobody(
+    running: tuple[ModuleType, str],
+    windows: tuple[Window, Window],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (_, url), (ada, bob) = running, windows
+    with connect(url.replace("http", "ws") + "/chat") as eve:
+        for line in (*NO_LINES, ODD_LINE):
+            eve.send(line)
+        assert [eve.recv(READY_WITHIN) for _ in NO_LINES] == NO_LINES
+        assert eve.recv(READY_WITHIN) == ODD_LINE
+        ada.says("Who was that?")
+        for window in (ada, bob):
+            lines = window.page.get_by_role("listitem")
+            expect(lines).to_have_text([re.compile("from half a letter$"), "AAdaWho was that?"])
+        assert "Who was that?" in eve.recv(READY_WITHIN)
+        eve.send(b"what no page sends")
+        with pytest.raises(ConnectionClosed):
+            eve.recv(READY_WITHIN)
+    assert caplog.messages == []
+
+
+def test_a_line_that_a_link_does_not_take_ends_the_visit_and_says_no_more(
+    running: tuple[ModuleType, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module, url = running
+    linked = PubSubHub(link="redis://127.0.0.1:1/0", max_message_bytes=100)
+    monkeypatch.setattr(module, "hub", linked)
+    with linked, connect(url.replace("http", "ws") + "/chat") as socket:
+        socket.send("x" * 200)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(READY_WITHIN)
+        assert [record for record in caplog.records if record.name != "pagebus"] == []
+
+
+def test_a_page_that_came_encrypted_talks_encrypted(
+    running: tuple[ModuleType, str], windows: tuple[Window, Window]
+) -> None:
+    module, _ = running
+    page = windows[0].page.context.new_page()
+    page.route("https://chat.example/", lambda route: route.fulfill(body=module.PAGE))
+    with page.expect_websocket() as opened:
+        page.goto("https://chat.example/")
+    assert opened.value.url == "wss://chat.example/chat"
+
+
+def test_it_is_as_short_as_it_is_said_to_be() -> None:
+    assert "in less than 80 lines" in (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
+    assert len(CHAT.read_text(encoding="utf-8").splitlines()) < 80
 
 
 def test_the_documentation_shows_a_part_of_it() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from environments import PROGRAMS
 from flet_servers import READY_WITHIN, Serve, Server, accepts
 from flet_sessions import WebSession, visitors
 from flet_windows import PATIENCE_MS, Look, Meet
+from pagebus._beside import Beside
 from pagebus._monitor import Monitor, _count, _duration, _Linear, _Logarithmic
 
 CHAT = PROGRAMS / "watched_chat.py"
@@ -349,3 +351,16 @@ def test_without_its_port_there_is_no_monitor_and_the_program_goes_on(program: P
             assert complaint.startswith(f"pagebus: no monitor on port {port}: ")
             output, errors = process.communicate("goes on\n", timeout=60)
             assert (output, errors, process.returncode) == ("goes on\n", "", 0)
+
+
+def test_a_monitor_that_is_closed_while_it_starts_ends_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    beside = Beside("chat.py", port)
+    # It listens, and its server does not run yet.
+    deadline = time.monotonic() + 60
+    while not accepts(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    beside.close()
+    assert beside._monitor.returncode != -signal.SIGKILL

@@ -21,6 +21,10 @@ from test_docs import examples_of
 
 OUTSIDE = PROGRAMS / "outside.py"
 NO_PAGE = "LookupError: no page of main is open yet, so it has no hub"
+NO_APP = (
+    "LookupError: main must be a function that a Flet app of this process begins with, as in"
+    " flet_web.fastapi.app(main), and none begins with "
+)
 NOT_INSTALLED = (
     "pagebus was not installed when Flet made it: call pagebus.flet.install() before Flet starts,"
     " or start the program with `pagebus run`"
@@ -83,6 +87,22 @@ def test_a_hub_that_an_endpoint_asked_for_first_is_that_of_the_pages(
             await page.reads("hello")
             await page.reads("hello, async")
             assert "nobody hears it" not in page.texts
+
+    asyncio.run(watch())
+
+
+def test_an_endpoint_that_names_a_function_of_no_app_is_told_so_and_makes_no_hub(
+    any_flet: str, serve: Serve, visit: Visit
+) -> None:
+    server = serve(any_flet, OUTSIDE)
+    refused = [NO_APP + "print", NO_APP + "say_to_no_app.<locals>.<lambda>"]
+    assert post(server, "say_to_no_app", "who hears it?") == [*refused, 0]
+
+    async def watch() -> None:
+        async with visit(server) as [page]:
+            await page.reads("ready")
+            answer = await asyncio.to_thread(post, server, "say_to_no_app", "who hears it?")
+            assert answer == [*refused, 1]
 
     asyncio.run(watch())
 

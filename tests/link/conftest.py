@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from brokers import BROKERS, Broker
 from link_tools import Json, Linked
+from proxy import Proxy
 from redis_server import REDIS, RedisServer
 
 from pagebus import PubSubHub
@@ -32,6 +33,14 @@ def redis(_shared_redis: RedisServer) -> RedisServer:
     """A server, emptied."""
     _shared_redis.ask("FLUSHALL")
     return _shared_redis
+
+
+@pytest.fixture
+def proxy(redis: RedisServer) -> Iterator[Proxy]:
+    """A proxy before the server."""
+    proxy = Proxy(redis.port)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

@@ -6,25 +6,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
-from link_tools import Linked, follow, until
+from link_tools import PATIENCE, Linked, follow, until
 from proxy import Proxy
 from redis_server import RedisServer
 
 import pagebus
-from pagebus import PubSubHub
+from pagebus import Overflow, PubSubHub
 
 pytestmark = pytest.mark.link
-
-
-@pytest.fixture
-def proxy(redis: RedisServer) -> Iterator[Proxy]:
-    """A proxy before the server."""
-    proxy = Proxy(redis.port)
-    yield proxy
-    proxy.close()
 
 
 def numbers(log: list[tuple[str | None, object]]) -> list[object]:
@@ -135,6 +126,46 @@ def test_beyond_its_limit_the_outbox_gives_up_the_oldest_and_counts_them(
     assert numbers(log.wait_for("last")) == ["first", *range(51, 150), "last"]
     [record] = [r for r in caplog.records if "will not reach" in r.message]
     assert record.levelname == "ERROR"
+
+
+def test_each_outage_that_fills_the_outbox_is_told_and_what_it_cost(
+    linked: Linked, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+):
+    told: list[Overflow] = []
+    hub = linked(own_redis, max_outbox=5, on_overflow=told.append)
+    for turn in range(1, 3):
+        own_redis.kill()
+        until(lambda: hub.link_state == "disconnected", "nobody notices")
+        for number in range(20):
+            hub.send_all(number)
+        own_redis.start()
+        until(lambda turn=turn: len(told) == 2 * turn, "it is not told")
+    assert [overflow.dropped for overflow in told] == [1, 15, 1, 15]
+    for overflow in told:
+        assert (overflow.session_id, overflow.topic, overflow.handler) == (None, None, None)
+    assert hub.stats().unpublished == 30
+    lines = [r.message for r in caplog.records if "other processes" in r.message]
+    assert lines == 2 * [
+        "messages will not reach other processes: the outbox is full",
+        "what is sent reaches other processes again; 15 messages did not",
+    ]
+
+
+def test_a_hook_that_is_told_of_a_full_outbox_may_close_the_hub(
+    linked: Linked, own_redis: RedisServer
+):
+    own_redis.kill()
+    closed = threading.Event()
+
+    def close(overflow: Overflow) -> None:
+        # It would wait for itself.
+        hub.close(None)
+        closed.set()
+
+    hub = linked(own_redis, max_outbox=1, on_overflow=close)
+    for number in range(2):
+        hub.send_all(number)
+    assert closed.wait(PATIENCE)
 
 
 def test_entries_that_the_broker_keeps_no_longer_are_told_as_a_gap(

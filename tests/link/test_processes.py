@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from link_tools import PATIENCE, Json, Linked, Log, follow, until
+from proxy import Proxy
 from redis_server import RedisServer
 
 from delivery_modes import collect_garbage
@@ -31,7 +32,7 @@ hub = PubSubHub(link={url!r}, codec=Json)
 """
 
 
-def run(redis: RedisServer, program: str) -> "subprocess.CompletedProcess[str]":
+def run(redis: RedisServer | Proxy, program: str) -> "subprocess.CompletedProcess[str]":
     preamble = PREAMBLE.format(tools=str(Path(__file__).parent), url=redis.url)
     return subprocess.run(
         [sys.executable, "-X", "dev", "-c", preamble + textwrap.dedent(program)],
@@ -125,6 +126,72 @@ def test_a_program_ends_while_the_broker_is_away(own_redis: RedisServer):
     own_redis.kill()
     done = run(own_redis, "hub.send_all(1)\nuntil(lambda: hub.link_state == 'disconnected', '')")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(0)", "del hub", "1 / 0"])
+def test_what_a_program_sends_last_is_published_also_if_it_does_not_close_its_hub(
+    linked: Linked, proxy: Proxy, end: str
+):
+    log = asyncio.run(follow(linked(), "ann", "news"))
+    proxy.delay = 0.02
+    run(proxy, f"for n in range(100):\n    hub.send_all_on_topic('news', n)\n{end}")
+    assert log.wait(100) == [("news", number) for number in range(100)]
+
+
+def test_what_an_exit_handler_sends_is_published(linked: Linked, redis: RedisServer):
+    log = asyncio.run(follow(linked(), "ann"))
+    done = run(redis, "import atexit\natexit.register(lambda: hub.send_all('goodbye'))")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.wait(1) == [(None, "goodbye")]
+
+
+def test_what_is_not_published_when_a_program_ends_is_said_once(own_redis: RedisServer):
+    own_redis.kill()
+    done = run(
+        own_redis,
+        f"""
+        other = PubSubHub(link={own_redis.url!r}, codec=Json)
+        for each in (hub, hub, other):
+            each.send_all(1)
+        """,
+    )
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if "not reach" in line]
+    assert said == ["3 messages may not reach other processes: this one ends"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_child_that_ends_publishes_what_it_has_sent(linked: Linked, redis: RedisServer):
+    log = asyncio.run(follow(linked(), "ann"))
+    done = run(
+        redis,
+        """
+        asyncio.run(follow(hub, "both", "news"))
+        if not (child := os.fork()):
+            hub.send_all("from the child")
+            sys.exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        """,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.wait(1) == [(None, "from the child")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_child_that_ends_leaves_what_its_parent_has_sent_to_it(own_redis: RedisServer):
+    own_redis.kill()
+    done = run(
+        own_redis,
+        """
+        hub.send_all("from the parent")
+        if not (child := os.fork()):
+            sys.exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        """,
+    )
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if "not reach" in line]
+    assert said == ["1 message may not reach other processes: this one ends"]
 
 
 def test_closing_gives_up_what_cannot_be_published_in_time(

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from link_tools import PATIENCE, Linked, follow, until
+from proxy import Proxy
 from redis_server import RedisServer
 
 import pagebus
@@ -57,6 +59,165 @@ def test_closing_says_how_many_messages_are_not_published(own_redis: RedisServer
     for number in range(3):
         publisher.send_all(number)
     assert publisher.close(0.1) == 3
+
+
+def test_a_publisher_loses_nothing_of_what_it_sends_in_a_loop(linked: Linked, redis: RedisServer):
+    log = asyncio.run(follow(linked(codec=None, max_pending=100_000), "ann", "news"))
+    with pagebus.Publisher(redis.url, max_outbox=10) as publisher:
+        for number in range(20_000):
+            publisher.send_all_on_topic("news", number)
+    assert publisher.close() == 0
+    assert [number for _, number in log.wait(20_000)] == list(range(20_000))
+
+
+def test_threads_that_share_a_publisher_lose_nothing(linked: Linked, redis: RedisServer):
+    log = asyncio.run(follow(linked(codec=None, max_pending=100_000), "ann", "news"))
+    publisher = pagebus.Publisher(redis.url, max_outbox=1)
+
+    def send(thread: int) -> None:
+        for number in range(200):
+            publisher.send_all_on_topic("news", (thread, number))
+
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(send, range(4)))
+    assert publisher.close() == 0
+    heard = [message for _, message in log.wait(800)]
+    for thread in range(4):
+        assert [n for t, n in heard if t == thread] == list(range(200))
+
+
+def test_a_send_that_finds_no_room_in_time_says_so_and_nothing_is_lost(own_redis: RedisServer):
+    own_redis.kill()
+    publisher = pagebus.Publisher(own_redis.url, max_outbox=3, timeout=0.1)
+    until(lambda: publisher._hub.link_state == "disconnected", "nobody notices")
+    for number in range(3):
+        publisher.send_all(number)
+    for _ in range(2):
+        with pytest.raises(
+            pagebus.OutboxFull, match=r"no room .* for 0.1 seconds; the link is disconnected"
+        ):
+            publisher.send_all("too much")
+    own_redis.start()
+    assert publisher.close(PATIENCE) == 0
+    assert own_redis.ask("XLEN", "pagebus:{default:a}:log") in (b":1\r\n", b":2\r\n")
+
+
+def test_a_send_waits_until_the_server_is_back(own_redis: RedisServer):
+    own_redis.kill()
+    publisher = pagebus.Publisher(own_redis.url, max_outbox=1, timeout=None)
+    publisher.send_all(1)
+    with ThreadPoolExecutor(1) as executor:
+        sent = executor.submit(publisher.send_all, 2)
+        own_redis.start()
+        sent.result(PATIENCE)
+    assert publisher.close(PATIENCE) == 0
+
+
+def test_in_a_coroutine_a_send_that_finds_no_room_says_what_to_do(own_redis: RedisServer):
+    own_redis.kill()
+    publisher = pagebus.Publisher(own_redis.url, max_outbox=1)
+
+    async def main() -> None:
+        publisher.send_all(1)
+        with pytest.raises(pagebus.OutboxFull, match=r"max_outbox.* asyncio\.to_thread"):
+            publisher.send_all(2)
+        waiting = asyncio.create_task(asyncio.to_thread(publisher.send_all, 2))
+        own_redis.start()
+        await waiting
+
+    asyncio.run(main())
+    assert publisher.close(PATIENCE) == 0
+
+
+def test_ctrl_c_ends_a_send_that_waits(own_redis: RedisServer):
+    own_redis.kill()
+    program = """
+import sys, pagebus
+publisher = pagebus.Publisher(sys.argv[1], max_outbox=1, timeout=None)
+publisher.send_all(1)
+try:
+    print("waits", flush=True)
+    publisher.send_all(2)
+except KeyboardInterrupt:
+    print("interrupted", publisher.close(0), flush=True)
+"""
+    command = [sys.executable, "-c", program, own_redis.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sender:
+        assert sender.stdout is not None
+        assert sender.stdout.readline() == "waits\n"
+        sender.send_signal(signal.SIGINT)
+        assert sender.stdout.readline() == "interrupted 1\n"
+    assert sender.returncode == 0
+
+
+def test_a_send_that_waits_lets_other_threads_go_on(own_redis: RedisServer):
+    own_redis.kill()
+    publisher = pagebus.Publisher(own_redis.url, max_outbox=1, timeout=None)
+    publisher.send_all(1)
+    with ThreadPoolExecutor(1) as executor:
+        sent = executor.submit(publisher.send_all, 2)
+        until(sent.running, "it does not begin")
+        sum(range(1_000_000))
+        assert not sent.done()
+        own_redis.start()
+        sent.result(PATIENCE)
+    assert publisher.close(PATIENCE) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "complaint"),
+    [
+        ({"max_outbox": 0}, ValueError, "max_outbox must be at least 1"),
+        ({"max_outbox": "1"}, TypeError, "max_outbox must be an int"),
+        ({"timeout": -1}, ValueError, "timeout must not be negative"),
+        ({"timeout": "1"}, TypeError, "timeout must be a number of seconds, or None"),
+    ],
+)
+def test_wrong_limits_of_a_publisher_are_refused(
+    arguments: dict[str, Any], error: type[Exception], complaint: str
+):
+    with pytest.raises(error, match=complaint):
+        pagebus.Publisher("redis://127.0.0.1:1/0", **arguments)
+
+
+@pytest.mark.parametrize("ways", ["with", "close"])
+def test_a_publisher_that_is_closed_in_a_coroutine_has_published_everything(
+    redis: RedisServer, proxy: Proxy, ways: str
+):
+    proxy.delay = 0.1
+
+    async def main() -> None:
+        if ways == "with":
+            with pagebus.Publisher(proxy.url) as publisher:
+                publisher.send_all_on_topic("news", "hello")
+        else:
+            publisher = pagebus.Publisher(proxy.url)
+            publisher.send_all_on_topic("news", "hello")
+            assert publisher.close() == 0
+        assert redis.ask("XLEN", "pagebus:{default:tnews}:log") == b":1\r\n"
+
+    asyncio.run(main())
+
+
+def test_leaving_an_async_with_block_waits_while_the_loop_goes_on(redis: RedisServer, proxy: Proxy):
+    proxy.delay = 0.1
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.001)
+            turns += 1
+
+    async def main() -> None:
+        turning = asyncio.create_task(turn())
+        async with pagebus.Publisher(proxy.url) as publisher:
+            publisher.send_all_on_topic("news", "hello")
+        turning.cancel()
+
+    asyncio.run(main())
+    assert turns > 1
+    assert redis.ask("XLEN", "pagebus:{default:tnews}:log") == b":1\r\n"
 
 
 def test_a_publisher_without_a_link_is_refused():

@@ -107,7 +107,7 @@ impl Closing {
         let done = self.awaited.lock().unwrap().pop();
         if let Some(subscription) = &done {
             self.hub
-                .change_and_report(|router, _| router.unpark(subscription, None));
+                .change_and_report(|router, trash| router.unpark(subscription, None, trash));
         }
         done.is_some()
     }

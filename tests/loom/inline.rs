@@ -113,7 +113,7 @@ impl Inline {
     fn resume(&self, subscription: &Subscription) {
         let unpark = || {
             self.hub
-                .change_and_report(|router, _| router.unpark(subscription, None))
+                .change_and_report(|router, trash| router.unpark(subscription, None, trash))
         };
         while let Some(envelope) = unpark() {
             if matches!(self.make(subscription, envelope.message), Ok(true)) {

@@ -129,7 +129,7 @@ impl Looped {
         let was_gone = self.hub.is_gone();
         let next = self
             .hub
-            .change_and_report(|router, _| router.unpark(subscription, None));
+            .change_and_report(|router, trash| router.unpark(subscription, None, trash));
         let Some(envelope) = next else {
             self.suspended.store(false, Ordering::Relaxed);
             return;

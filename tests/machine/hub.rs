@@ -73,7 +73,7 @@ impl Hub {
         let mut router = Locked::new(LIMIT, overflow);
         router.change(|router, _| {
             router.limit_history(KEPT);
-            router.make_notices(Payload::notice);
+            router.make_notices(Payload::notice, Payload::presence);
             for workers in [WORKERS, 1, 1] {
                 router.add_lane(true, workers, |lane| lane);
             }
@@ -408,12 +408,9 @@ impl Hub {
             Says::Identity(_) => panic!("an identity is no message"),
         };
         let told = told.map(|(joined, left)| (members(&joined), members(&left)));
-        assert_eq!(
-            told,
-            self.model.record(envelope.sequence),
-            "who came, who left"
-        );
         let id = subscription.handler.id;
+        let expected = self.model.told(id, envelope.sequence);
+        assert_eq!(told, expected, "who came, who left");
         self.model.find(id).got.push(envelope.sequence);
     }
 
@@ -501,7 +498,7 @@ impl Hub {
         let is_left = if looks_first {
             let found = self
                 .router
-                .change(|router, _| router.has_mail(subscription, None));
+                .change(|router, trash| router.has_mail(subscription, None, trash));
             assert_eq!(found, self.model.has_mail(id));
             found
         } else {
@@ -514,7 +511,8 @@ impl Hub {
 
     /// Takes what waits for a handler, if anything does; else its call is over.
     fn unpark(&mut self, subscription: &Subscription) -> bool {
-        let unpark = |router: &mut Tested, _: &mut Trash| router.unpark(subscription, None);
+        let unpark =
+            |router: &mut Tested, trash: &mut Trash| router.unpark(subscription, None, trash);
         let envelope = self.router.change(unpark);
         let message = envelope.as_ref().map(|envelope| envelope.sequence);
         assert_eq!(message, self.model.unpark(subscription.handler.id));

@@ -74,6 +74,14 @@ impl Payload {
         Self::new(Says::Notice(presence))
     }
 
+    /// The changes that it tells of.
+    pub fn presence(&self) -> Option<&Arc<Presence<Self>>> {
+        match &self.says {
+            Says::Notice(presence) => Some(presence),
+            Says::Message(_) | Says::Identity(_) => None,
+        }
+    }
+
     pub fn identity(said: u64) -> Arc<Said<Self>> {
         Arc::new(Said {
             says: Self::new(Says::Identity(said)),

@@ -24,7 +24,9 @@ pub struct Listed {
     pub cancelled: bool,
     /// Calls that go on elsewhere.
     pub under_way: u32,
-    mailbox: VecDeque<Message>,
+    pub mailbox: VecDeque<Message>,
+    /// Where it watches: records that waited for it, each with one that it took in.
+    pub taken_in: Vec<(Message, Message)>,
     /// Messages lost since it last caught up.
     burst: u32,
     /// What it was to get, had nothing been lost.
@@ -253,6 +255,7 @@ impl Model {
             cancelled: false,
             under_way: 0,
             mailbox: VecDeque::new(),
+            taken_in: Vec::new(),
             burst: 0,
             sent: Vec::new(),
             got: Vec::new(),
@@ -509,9 +512,10 @@ impl Model {
             return Parked::Free;
         }
         let s = self.find(id);
-        if s.cancelled {
+        if s.cancelled || self.joins_record(id, message) {
             return Parked::Waiting;
         }
+        let s = self.find(id);
         s.mailbox.push_back(message);
         if s.mailbox.len() <= LIMIT as usize {
             return Parked::Waiting;
@@ -552,8 +556,9 @@ impl Model {
     }
 
     pub fn unpark(&mut self, id: Id) -> Option<Message> {
+        let mut next = self.find(id).mailbox.pop_front();
+        next = next.filter(|&message| !self.has_come_to_nothing(id, message));
         let s = self.find(id);
-        let next = s.mailbox.pop_front();
         if next.is_none() {
             s.under_way -= 1;
             self.recover(id, None);
@@ -671,6 +676,9 @@ impl Model {
     /// Appends a call, if there is room or an older one gives way; tells whether the queue has
     /// grown.
     fn enqueue(&mut self, id: Id, message: Message) -> bool {
+        if self.joins_record(id, message) {
+            return false;
+        }
         let queue = self.queue(id);
         queue.push_back((id, message));
         if queue.iter().filter(|(other, _)| *other == id).count() <= LIMIT as usize {
@@ -693,9 +701,15 @@ impl Model {
     }
 
     fn is_queued(&self, id: Id) -> bool {
+        self.queued(id).next().is_some()
+    }
+
+    /// What waits for a subscription in the queues of the workers.
+    pub fn queued(&self, id: Id) -> impl Iterator<Item = Message> {
         let queues = self.sessions.values().map(|s| &s.queue);
-        let mut calls = queues.chain([&self.overlapping]).flatten();
-        calls.any(|(other, _)| *other == id)
+        let calls = queues.chain([&self.overlapping]).flatten();
+        let own = calls.filter(move |(other, _)| *other == id);
+        own.map(|(_, message)| *message)
     }
 
     fn hand_out(&mut self, id: Id, message: Message, claimed: Option<u8>) -> Call {
@@ -740,7 +754,7 @@ impl Model {
                 self.forget();
                 return None;
             };
-            if self.is_free(id, message) {
+            if !self.has_come_to_nothing(id, message) && self.is_free(id, message) {
                 return Some(self.hand_out(id, message, None));
             }
         }
@@ -749,7 +763,7 @@ impl Model {
     pub fn next_overlapping(&mut self) -> Option<Call> {
         loop {
             let (id, message) = self.overlapping.pop_front()?;
-            if self.is_free(id, message) {
+            if !self.has_come_to_nothing(id, message) && self.is_free(id, message) {
                 return Some(self.hand_out(id, message, None));
             }
         }

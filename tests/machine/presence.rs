@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use _core::core::fanout::Audience;
 
 use crate::WATCH;
-use crate::model::{Entry, Id, Message, Model};
+use crate::model::{Entry, Id, Listed, Message, Model};
 
 /// What a session says of itself.
 pub type Identity = Option<u64>;
@@ -35,6 +35,23 @@ struct Change {
     was_there: bool,
     is_there: bool,
     identity: Identity,
+}
+
+/// Who came or says something else of itself, and who left, by several records told as one.
+fn told<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<(Members, Members)> {
+    let changes: Vec<_> = records.into_iter().flat_map(|r| &r.changes).collect();
+    let (mut joined, mut left) = (Members::new(), Members::new());
+    for change in &changes {
+        let session = change.session;
+        let own = |c: &&&Change| c.session == session;
+        let (first, last) = (changes.iter().find(own)?, changes.iter().rfind(own)?);
+        if last.is_there {
+            joined.insert(session, last.identity);
+        } else if first.was_there {
+            left.insert(session, last.identity);
+        }
+    }
+    Some((joined, left))
 }
 
 impl Model {
@@ -150,22 +167,44 @@ impl Model {
         }
     }
 
-    /// Who came or says something else of itself, and who left, by a record.
-    pub fn record(&self, message: Message) -> Option<(Members, Members)> {
-        let record = self.records.iter().find(|r| r.message == message)?;
-        let (mut joined, mut left) = (Members::new(), Members::new());
-        for change in &record.changes {
-            let session = change.session;
-            let own = |c: &&Change| c.session == session;
-            let first = record.changes.iter().find(own)?;
-            let last = record.changes.iter().rfind(own)?;
-            if last.is_there {
-                joined.insert(session, last.identity);
-            } else if first.was_there {
-                left.insert(session, last.identity);
-            }
+    fn record(&self, message: Message) -> Option<&Record> {
+        self.records.iter().find(|r| r.message == message)
+    }
+
+    /// A record joins the one that waits for the same subscription; tells whether there is one.
+    pub fn joins_record(&mut self, id: Id, message: Message) -> bool {
+        let s = self.find(id);
+        let mail: Vec<_> = s.mailbox.iter().copied().collect();
+        let waiting: Vec<_> = mail.into_iter().chain(self.queued(id)).collect();
+        if self.record(message).is_none() || waiting.is_empty() {
+            return false;
         }
-        Some((joined, left))
+        assert_eq!(waiting.len(), 1, "one record waits for who watches");
+        let s = self.find(id);
+        s.taken_in.push((waiting[0], message));
+        s.sent.retain(|other| *other != message);
+        true
+    }
+
+    /// Whether a record that waited for one subscription has come to nothing, and is not told.
+    pub fn has_come_to_nothing(&mut self, id: Id, message: Message) -> bool {
+        let is_first = self.record(message).is_none_or(|r| r.place.is_none());
+        let told = self.told(id, message).unwrap_or_default();
+        let is_nothing = !is_first && told == Default::default();
+        if is_nothing {
+            self.find(id).sent.retain(|other| *other != message);
+        }
+        is_nothing
+    }
+
+    /// Who came or says something else of itself, and who left, by a record as one subscription is
+    /// told of it.
+    pub fn told(&self, id: Id, message: Message) -> Option<(Members, Members)> {
+        let record = self.record(message)?;
+        let s = self.listed.iter().find(|s| s.id == id)?;
+        let taken_in = s.taken_in.iter().filter(|(into, _)| *into == message);
+        let taken_in = taken_in.filter_map(|(_, later)| self.record(*later));
+        told(std::iter::once(record).chain(taken_in))
     }
 
     /// Takes a message that leaves a log, which no further changes join if it is a record; tells
@@ -175,7 +214,7 @@ impl Model {
         if let Some(record) = records.find(|r| r.message == message) {
             record.close();
         }
-        let told = self.record(message);
+        let told = self.record(message).and_then(|record| told([record]));
         let is_empty = told.is_some_and(|(joined, left)| joined.is_empty() && left.is_empty());
         for s in self.listed.iter_mut().filter(|_| is_empty) {
             s.sent.retain(|other| *other != message);
@@ -195,10 +234,10 @@ impl Model {
     }
 
     /// What is known to who watches, once everything on the way has come.
-    fn knows(&self, told: &[Message]) -> Members {
+    fn knows(&self, s: &Listed) -> Members {
         let mut there = Members::new();
-        for &message in told {
-            let (joined, left) = self.record(message).expect("a record");
+        for &message in &s.sent {
+            let (joined, left) = self.told(s.id, message).expect("a record");
             for session in left.keys() {
                 assert!(there.remove(session).is_some(), "who left was there");
             }
@@ -212,7 +251,7 @@ impl Model {
         for s in self.live().filter(|s| s.topic >= WATCH && s.is_exact) {
             if s.lost.is_empty() {
                 let there = self.members(s.topic - WATCH);
-                assert_eq!(self.knows(&s.sent), there, "who is there");
+                assert_eq!(self.knows(s), there, "who is there");
             }
         }
     }

@@ -113,6 +113,12 @@ BUSY = {
         inside.wait()
         sys.exit(5)
     """,
+    "messages wait for a server that is away": """
+        hub = PubSubHub(link="redis://127.0.0.1:1/0")
+        for message in range(1000):
+            hub.send_all(message)
+        sys.exit(5)
+    """,
     "an exit handler sends": """
         hub, loop = PubSubHub(loop_of_a_daemon(), Daemons()), asyncio.new_event_loop()
         inline, later = PubSubHub(), PubSubHub(loop)

@@ -1,11 +1,17 @@
 //! Losses: counted when they happen, and noted, in that order, for the one thread that reports
 //! them.
+//!
+//! Where reporting is slower than losing, bursts go on instead of ending: what waits to be reported is
+//! bounded by [`BEHIND`] and one beginning for each subscription and topic.
 
 use std::collections::VecDeque;
 
 use triomphe::Arc;
 
 use super::{Call, Envelope, LaneKey, Router, Subscription, Trash};
+
+/// With so much to report, whoever reports is behind.
+const BEHIND: usize = 100;
 
 /// What somebody is told of losses, other than by a count.
 pub enum Loss<H, M> {
@@ -43,6 +49,11 @@ impl<H, M> Reports<H, M> {
 
     pub(super) fn is_idle(&self) -> bool {
         self.noted.is_empty() && !self.under_way
+    }
+
+    /// Whether so much is to be reported that bursts are better told as one.
+    pub(super) fn are_behind(&self) -> bool {
+        self.noted.len() >= BEHIND
     }
 
     /// How much is noted.

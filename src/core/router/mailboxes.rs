@@ -1,7 +1,5 @@
 //! Messages for handlers that are busy with earlier ones.
 
-use std::collections::VecDeque;
-
 use triomphe::Arc;
 
 use super::{Envelope, LaneKey, Loss, OverflowPolicy, Parked, Router, Subscription, Trash};
@@ -20,6 +18,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if subscription.is_cancelled() {
             return Parked::Waiting;
         }
+        if self.joins_record(subscription, envelope, trash) {
+            return Parked::Waiting;
+        }
         let mailbox = self.mailboxes.entry(subscription.serial).or_default();
         if mailbox.len() < self.limit as usize {
             mailbox.push_back(envelope.clone());
@@ -28,13 +29,13 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
         match self.overflow {
             OverflowPolicy::DropNewest => {}
-            OverflowPolicy::DropOldest => {
-                mailbox.push_back(envelope.clone());
-                trash.envelopes.extend(mailbox.pop_front());
-            }
-            OverflowPolicy::Unsubscribe => {
+            OverflowPolicy::Unsubscribe if !self.reports.are_behind() => {
                 self.expel(subscription, envelope, trash);
                 return Parked::Lost;
+            }
+            OverflowPolicy::DropOldest | OverflowPolicy::Unsubscribe => {
+                mailbox.push_back(envelope.clone());
+                trash.envelopes.extend(mailbox.pop_front());
             }
         }
         self.lose(subscription, envelope);
@@ -60,6 +61,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let mailbox = self.mailboxes.remove(&subscription.serial);
         let mailbox = mailbox.unwrap_or_default();
         let count = mailbox.len();
+        if count > 0 {
+            self.forget_record(subscription, trash);
+        }
         self.waiting -= count;
         self.dropped += count;
         trash.envelopes.extend(mailbox);
@@ -92,19 +96,30 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         subscription: &Arc<Subscription<H>>,
         last: Option<&Arc<Envelope<M>>>,
+        trash: &mut Trash<H, M, D>,
     ) -> Option<Arc<Envelope<M>>> {
-        let mailbox = self.mailboxes.get_mut(&subscription.serial);
-        if let Some(envelope) = mailbox.and_then(VecDeque::pop_front) {
-            self.waiting -= 1;
-            return Some(envelope);
+        while let Some(mut envelope) = self.take_mail(subscription) {
+            if self.take_record(subscription, &mut envelope, trash) {
+                return Some(envelope);
+            }
+            trash.envelopes.push(envelope);
         }
         self.mailboxes.remove(&subscription.serial);
         self.leave(subscription);
-        if let Some(burst) = subscription.share().end_burst() {
+        if !self.reports.are_behind()
+            && let Some(burst) = subscription.share().end_burst()
+        {
             let loss = Loss::Recovered(subscription.clone(), last.cloned(), burst);
             self.reports.note(loss);
         }
         None
+    }
+
+    fn take_mail(&mut self, subscription: &Subscription<H>) -> Option<Arc<Envelope<M>>> {
+        let mailbox = self.mailboxes.get_mut(&subscription.serial)?;
+        let envelope = mailbox.pop_front()?;
+        self.waiting -= 1;
+        Some(envelope)
     }
 
     /// Enters that a handler's awaitable is done, so that its deliverer goes on with what waits.
@@ -141,9 +156,10 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         subscription: &Arc<Subscription<H>>,
         last: Option<&Arc<Envelope<M>>>,
+        trash: &mut Trash<H, M, D>,
     ) -> bool {
         let mailbox = self.mailboxes.get(&subscription.serial);
         mailbox.is_some_and(|mailbox| !mailbox.is_empty())
-            || self.unpark(subscription, last).is_some()
+            || self.unpark(subscription, last, trash).is_some()
     }
 }

@@ -4,11 +4,13 @@ use smallvec::SmallVec;
 use triomphe::Arc;
 
 use super::{Audience, Envelope, LaneKey, Listener, Router, SessionKey, Subscription};
-use crate::core::presence::{Identity, Member, Presence, Said};
+use crate::core::presence::{Member, Presence, Replaced, Said};
 use crate::core::{GroupKey, Name, TopicKey};
 
 /// Makes a message of changes.
 pub type MakeNotice<M> = fn(Arc<Presence<M>>) -> M;
+/// The changes that a message was made of, if it was.
+pub type FindPresence<M> = fn(&M) -> Option<&Arc<Presence<M>>>;
 
 /// What is left to do after a change of subscriptions, once no lock is held.
 pub struct Aftermath<M, D> {
@@ -19,9 +21,11 @@ pub struct Aftermath<M, D> {
 }
 
 impl<H, M, D: Clone> Router<H, M, D> {
-    /// Lets sessions be watched; `make` makes a message of what changes.
-    pub fn make_notices(&mut self, make: MakeNotice<M>) {
+    /// Lets sessions be watched; `make` makes a message of what changes, and `find` finds that in
+    /// the message again.
+    pub fn make_notices(&mut self, make: MakeNotice<M>, find: FindPresence<M>) {
         self.make_notice = Some(make);
+        self.find_presence = find;
     }
 
     /// What is left to do, if anything is.
@@ -47,10 +51,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
     ) -> (Arc<Subscription<H>>, Option<D>) {
         let subscription = self.subscribe(session, Some(&watch_name(topic)), lane, listener);
         self.registry.notices(subscription.group).seal();
-        let presence = Presence::new(topic.into());
-        for member in self.registry.members(topic) {
-            presence.join(member, true);
-        }
+        let presence = Presence::first(topic.into(), self.registry.members(topic));
         let wake = self.make_notice.and_then(|make| {
             let envelope = Arc::new(Envelope {
                 message: make(Arc::new(presence)),
@@ -97,8 +98,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
         } else if !self.registry.watchers(topic).is_empty()
             && let Some(member) = self.registry.member(session)
         {
-            self.tell(topic, &member, |presence, member| {
-                presence.join(member, is_new)
+            self.tell(topic, &member, |presence, member, replaced| {
+                presence.join(member, is_new, replaced);
             });
         }
     }
@@ -123,9 +124,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
     ) {
         match (before, after) {
             (Some(before), None) => self.tell(topic, before, Presence::leave),
-            (None, Some(after)) => self.tell(topic, after, |p, member| p.join(member, true)),
+            (None, Some(after)) => self.tell(topic, after, |p, m, r| p.join(m, true, r)),
             (Some(before), Some(after)) if !before.is_same(after) => {
-                self.tell(topic, after, |p, member| p.join(member, false));
+                self.tell(topic, after, |p, m, r| p.join(m, false, r));
             }
             _ => {}
         }
@@ -135,15 +136,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
         &mut self,
         topic: TopicKey,
         member: &Member<M>,
-        enter: impl Fn(&Presence<M>, Member<M>) -> Identity<M>,
+        enter: impl Fn(&Presence<M>, Member<M>, &mut Replaced<M>),
     ) {
         let Some(make) = self.make_notice else { return };
         for index in 0..self.registry.watchers(topic).len() {
             let group = self.registry.watchers(topic)[index];
             let open = self.registry.notices(group).open().cloned();
             let presence = open.unwrap_or_else(|| self.log_notice(topic, group, make));
-            let replaced = enter(&presence, member.clone());
-            self.registry.replaced.extend(replaced);
+            enter(&presence, member.clone(), &mut self.registry.replaced);
         }
     }
 

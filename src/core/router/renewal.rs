@@ -22,6 +22,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
         trash
             .envelopes
             .extend(mailboxes.flat_map(|(_, mailbox)| mailbox));
+        let records = self.records.drain().map(|(_, record)| record.envelope);
+        trash.envelopes.extend(records);
         self.registry.abandon_queues(&mut trash.calls);
         self.reports.renew(trash);
         (self.waiting, self.under_way) = (0, 0);

@@ -110,15 +110,18 @@ impl<H, M, D: Clone> Router<H, M, D> {
     /// Leaves a call to the queue of its session, or to that of calls that may overlap; tells
     /// whether the queue grew by it.
     fn enqueue(&mut self, lane: LaneKey, call: Call<H, M>, trash: &mut Trash<H, M, D>) -> bool {
-        let share = call.0.share();
-        let is_full = share.queued() >= self.limit;
+        if self.joins_record(&call.0, &call.1, trash) {
+            trash.calls.push(call);
+            return false;
+        }
+        let is_full = call.0.share().queued() >= self.limit;
         match self.overflow {
             OverflowPolicy::DropNewest if is_full => {
                 self.lose(&call.0, &call.1);
                 trash.calls.push(call);
                 false
             }
-            OverflowPolicy::Unsubscribe if is_full => {
+            OverflowPolicy::Unsubscribe if is_full && !self.reports.are_behind() => {
                 self.expel(&call.0, &call.1, trash);
                 trash.calls.push(call);
                 false
@@ -169,7 +172,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
                 return None;
             };
             self.waiting -= 1;
-            if let Some(call) = self.if_free(call, trash) {
+            if let Some(call) = self.unqueue(call, trash) {
                 return Some(self.hand_out(lane, call, more));
             }
         }
@@ -186,10 +189,19 @@ impl<H, M, D: Clone> Router<H, M, D> {
             let queue = &mut self.lanes.get_mut(lane as usize)?.overlapping;
             let call = queue.pop(&Own, &mut trash.calls)?;
             self.waiting -= 1;
-            if let Some(call) = self.if_free(call, trash) {
+            if let Some(call) = self.unqueue(call, trash) {
                 return Some(self.hand_out(lane, call, more));
             }
         }
+    }
+
+    /// A call that waited in a queue, if it can be made now and still tells something.
+    fn unqueue(&mut self, mut call: Call<H, M>, trash: &mut Trash<H, M, D>) -> Option<Call<H, M>> {
+        if self.take_record(&call.0, &mut call.1, trash) {
+            return self.if_free(call, trash);
+        }
+        trash.calls.push(call);
+        None
     }
 
     /// A call that can be made now; one for a busy handler waits, one for nobody goes.
@@ -209,7 +221,9 @@ impl<H, M, D: Clone> Router<H, M, D> {
         call: Call<H, M>,
         more: impl FnOnce() -> bool,
     ) -> NextCall<H, M> {
-        if let Some(burst) = call.0.caught_up() {
+        if !self.reports.are_behind()
+            && let Some(burst) = call.0.caught_up()
+        {
             let (subscription, envelope) = call.clone();
             let loss = Loss::Recovered(subscription, Some(envelope), burst);
             self.reports.note(loss);

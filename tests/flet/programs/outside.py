@@ -1,7 +1,8 @@
 """A page of lines in a FastAPI app, which other parts of the program send to as well.
 
 ``POST /say?text=...`` sends from an endpoint on the event loop, ``POST /say_from_a_worker`` from
-one in a thread of the server. ``thread: ...`` on standard input is sent by a thread, ``loop: ...``
+one in a thread of the server; ``POST /say_to_no_app`` names a function that is no app's, and says
+how many hubs there are. ``thread: ...`` on standard input is sent by a thread, ``loop: ...``
 by one that runs an event loop meanwhile. What they answer is ``sent``, or the error.
 ``outside.py own`` leaves Flet on its own hub.
 """
@@ -42,9 +43,9 @@ def main(page):
     show("ready")
 
 
-def send(line):
+def send(line, begin=main):
     try:
-        pagebus.flet.hub_of(main).send_all(line)
+        pagebus.flet.hub_of(begin).send_all(line)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "sent"
@@ -58,6 +59,11 @@ async def say(text: str):
 @app.post("/say_from_a_worker")
 def say_from_a_worker(text: str):
     return send(text)
+
+
+@app.post("/say_to_no_app")
+async def say_to_no_app(text: str):
+    return [*(send(text, begin) for begin in (print, lambda page: None)), len(pagebus.flet._hubs())]
 
 
 def hardware():
