@@ -9,9 +9,19 @@ import pytest
 
 from environments import FLET_0_28, FLET_0_86, FLET_1_0, PROGRAMS, ROOT, VERSIONS, interpreter
 from flet_servers import Serve, Server
-from flet_windows import Look, Meet, Window, browser
+from flet_windows import PATIENCE_MS, Look, Meet, Window, browser
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+WITH_A_BROWSER = 4 * PATIENCE_MS / 1000
+"""Seconds that a test with windows may take, in which it waits for several things."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("browser") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(WITH_A_BROWSER))
 
 
 def require(condition: object, what: str) -> None:

@@ -17,7 +17,8 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 KEYSTROKE_MS = 30
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
+"""Milliseconds after which a page that does not change is broken: the processor draws it."""
 
 FRAMES = 40
 WAIT_FOR_FRAMES = """

@@ -19,7 +19,7 @@ import pytest
 from environments import PROGRAMS
 from flet_servers import READY_WITHIN, Serve, Server, accepts
 from flet_sessions import WebSession, visitors
-from flet_windows import Look, Meet
+from flet_windows import PATIENCE_MS, Look, Meet
 from pagebus._beside import Beside
 from pagebus._monitor import Monitor, _count, _duration, _Linear, _Logarithmic
 
@@ -54,7 +54,7 @@ def watch(serve: Serve) -> Serve:
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(120 + 2 * CHATTING)
+@pytest.mark.timeout(4 * PATIENCE_MS / 1000 + 2 * CHATTING)
 def test_the_monitor_of_a_running_chat(flet_1_0: str, watch: Serve, meet: Meet, look: Look) -> None:
     server = watch(flet_1_0, CHAT)
     ada, bob = meet(server)

@@ -244,12 +244,13 @@ def test_what_ends_the_process_stops_the_loop_as_in_any_task_and_nothing_is_lost
     log.take_all()
 
 
-def test_what_would_end_the_process_does_not_end_a_worker(log: Any):
+@pytest.mark.parametrize("quit_", QUITS)
+def test_what_would_end_the_process_does_not_end_a_worker(quit_: type[BaseException], log: Any):
     executor, got = WatchedExecutor(1), Recorder()
     hub = PubSubHub(executor=executor)
 
     def end(message: Any) -> None:
-        raise SystemExit(3)
+        raise quit_
 
     hub.subscribe("ann", end)
     hub.subscribe("bob", got.record)

@@ -1,5 +1,6 @@
 """Handlers, messages, topics and ids whose every method fails, blocks or uses the hub."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -450,6 +451,71 @@ def test_a_failure_on_a_hostile_topic_of_a_hostile_session_is_reported(bus: Bus,
     (record,) = log.take_all()
     assert "'ann'" in record.getMessage()
     assert failures[0].session_id == "ann"
+
+
+@pytest.mark.parametrize("callback", [*CALLBACKS, "raise"])
+def test_names_that_do_something_when_they_go_or_are_asked_for_more_harm_nobody(
+    bus: Bus, callback: str, log: Any, told: list[Any]
+):
+    others, gone, asked, left = Others(bus), 0, list[str](), 20
+    inside = threading.local()
+
+    class Name(str):
+        def __del__(self) -> None:
+            nonlocal gone, left
+            gone += 1
+            if callback == "raise":
+                raise Trouble
+            if getattr(inside, "now", False) or left <= 0 or bus.hub.closed:
+                return
+            inside.now, left = True, left - 1
+            try:
+                CALLBACKS[callback](bus.hub)
+            finally:
+                inside.now = False
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            raise Trouble
+
+    def meet_and_part(round_: int) -> None:
+        handler = bus.handler(lambda *message: None)
+        client = PubSub(bus.hub, Name(f"client {round_}"))
+        client.subscribe(handler)
+        client.subscribe_topic(Name("gossip"), handler)
+        bus.subscribe(Name("hostile"), handler)
+        bus.subscribe_topic(Name("hostile"), Name(f"room {round_}"), handler)
+        bus.hub.send_all_on_topic(Name("gossip"), round_)
+        bus.hub.send_others(Name("hostile"), round_)
+        bus.hub.send_others_on_topic(Name("hostile"), Name(f"room {round_}"), round_)
+        bus.hub.unsubscribe_topic(Name("hostile"), Name(f"room {round_}"))
+        bus.hub.unsubscribe(Name("hostile"))
+        bus.hub.unsubscribe_all(Name(f"client {round_}"))
+        # An error that is told refers to whoever called what went wrong, and to what that has.
+        del client
+
+    others.send()
+    bus.settle()
+    for round_ in range(5):
+        with contextlib.suppress(HubClosed):
+            bus.run(meet_and_part, round_)
+        bus.settle()
+    if not bus.hub.closed:
+        others.send()
+    bus.settle()
+    bus.hub.unsubscribe_all("guest")
+    bus.settle()
+    sessions = 0 if bus.hub.closed else 3
+    assert bus.hub.stats().sessions == sessions
+    # What the hub remembers of them goes with it.
+    bus.hub, left = bus.new_hub(), 0
+    collect_garbage()
+
+    assert others.got_everything()
+    assert gone
+    assert asked == []
+    assert all(isinstance(error, Trouble) for error in told)
+    assert len(told) == (gone if callback == "raise" else 0)
 
 
 def test_topics_that_differ_by_a_lone_surrogate_are_different_topics(bus: Bus):
