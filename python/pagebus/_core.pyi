@@ -809,6 +809,14 @@ class Stats:
     def unreadable(self) -> int:
         """What came over the link and could not be read."""
 
+    @property
+    def gaps(self) -> int:
+        """How often ``on_gap`` was, or would have been, called."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often the link was there again after it was not."""
+
     def asdict(self) -> dict[str, Any]:
         """The fields with their values; those of the lists' entries too."""
 
