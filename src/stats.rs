@@ -247,6 +247,8 @@ record!(
         outbox,
         unpublished,
         unreadable,
+        gaps,
+        reconnects,
     },
     |slf| record::shown(slf, &Self::FIELDS)
 );

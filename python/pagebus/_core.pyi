@@ -16,6 +16,7 @@ __all__ = [
     "HubClosed",
     "Listener",
     "MessagePack",
+    "OutboxFull",
     "Overflow",
     "Presence",
     "PubSub",
@@ -723,6 +724,8 @@ class Stats:
         "outbox",
         "unpublished",
         "unreadable",
+        "gaps",
+        "reconnects",
     )
 
     @property
