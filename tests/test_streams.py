@@ -900,6 +900,27 @@ def test_a_wrong_timeout_is_refused():
         PubSub(hub, "ann").listen(timeout=-1)
 
 
+def test_readers_are_ready_inside_of_their_blocks():
+    async def main() -> None:
+        hub = PubSubHub(asyncio.get_running_loop())
+        stream, listener = hub.stream("ann"), hub.listen("ann")
+        with pytest.raises(RuntimeError, match="inside of `async with`"):
+            await stream.ready()
+        with pytest.raises(RuntimeError, match="inside of `with`"):
+            listener.ready()
+        async with stream:
+            await stream.ready()
+            hub.unsubscribe_all("ann")
+            await stream.ready()
+        with listener:
+            listener.ready()
+            listener.ready(timeout=0)
+        with pytest.raises(RuntimeError, match="inside of `async with`"):
+            await stream.ready()
+
+    asyncio.run(main())
+
+
 def test_a_block_on_a_closed_hub_does_not_begin():
     hub = PubSubHub()
     messages = hub.listen("ann")

@@ -645,6 +645,18 @@ class Stream:
         Without those that gave way before they reached it: the event loop itself was busy.
         """
 
+    def ready(self) -> Coroutine[Any, Any, None]:
+        """Return when nothing that other processes send from now on is missed.
+
+        Inside of the block, as :meth:`Subscription.ready`: at once for a hub without a link, or if
+        the subscription has ended.
+
+        Raises:
+            RuntimeError: This is outside of the block.
+        """
+
+    def _when_ready(self, callback: Callable[[], object]) -> int: ...
+    def _forget_ready(self, callback: Callable[[], object]) -> None: ...
     def __aenter__(self) -> Coroutine[Any, Any, Stream]: ...
     def __aexit__(
         self,
@@ -689,6 +701,24 @@ class Listener:
         Without those that gave way before they reached it: the executor itself was busy.
         """
 
+    def ready(self, timeout: float | None = None) -> None:
+        """Wait until nothing that other processes send from now on is missed.
+
+        The twin of :meth:`Stream.ready`. Ctrl-C ends the wait.
+
+        Args:
+            timeout: Seconds, or ``None`` for as long as it takes. That of the listener is for
+                messages only.
+
+        Raises:
+            TimeoutError: It is not so within ``timeout`` seconds.
+            RuntimeError: This is outside of the block, or on the thread of an event loop that runs.
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is negative.
+        """
+
+    def _when_ready(self, callback: Callable[[], object]) -> int: ...
+    def _forget_ready(self, callback: Callable[[], object]) -> None: ...
     def __enter__(self) -> Listener: ...
     def __exit__(
         self,
