@@ -330,18 +330,22 @@ class PubSubHub:
             TypeError: ``session_id`` is not a string.
         """
 
-    def keep(self, topic: str | None, *, messages: int, seconds: float | None = None) -> None:
+    def keep(
+        self, topic: str | None, *, messages: int | None, seconds: float | None = None
+    ) -> None:
         """Keep the last messages of one topic, instead of what ``PubSubHub(history=...)`` says.
 
         Args:
             topic: The topic's name, or ``None`` for what is sent to all.
-            messages: How many; 0 for none.
+            messages: How many; 0 for none. ``None`` for what ``PubSubHub(history=...)`` says again:
+                the hub then holds no rule of the topic any more.
             seconds: How long at the most. Default: for as long as there is room.
 
         Raises:
             TypeError: ``topic`` is not a string, ``messages`` not an int or ``seconds`` not a
                 number.
-            ValueError: ``messages`` is negative, or ``seconds`` is not more than 0.
+            ValueError: ``messages`` is negative, ``seconds`` is not more than 0, or there are
+                ``seconds`` without a number of messages.
         """
 
     def sessions(self, topic: str | None = None) -> dict[str, Mapping[str, Any]]:
