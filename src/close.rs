@@ -3,7 +3,6 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
 
 use crate::delivery::Deliverer;
 use crate::delivery::delivering::Delivering;
@@ -11,6 +10,7 @@ use crate::delivery::event_loop::running;
 use crate::delivery::handler::is_quit;
 use crate::hub::PubSubHub;
 use crate::name::must_be;
+use crate::number;
 use crate::once::{Imported, intern};
 use crate::python;
 use crate::report;
@@ -28,13 +28,17 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
         if value.is_none() {
             return Ok(Self(None));
         }
-        let is_number = !value.is_instance_of::<PyBool>();
-        let Some(seconds) = value.extract::<f64>().ok().filter(|_| is_number) else {
+        let Some(seconds) = number::float(&value)? else {
             return Err(must_be("timeout", "a number of seconds, or None", &value));
         };
-        if seconds.is_nan() || seconds < 0.0 {
+        if seconds.is_nan() {
+            return Err(PyValueError::new_err(
+                "timeout must be a number of seconds, or None, not nan",
+            ));
+        }
+        if seconds < 0.0 {
             return Err(PyValueError::new_err(format!(
-                "timeout must not be negative, and is {seconds}"
+                "timeout must not be negative, but is {seconds}"
             )));
         }
         // `threading` takes no more than this on every system: seven weeks.

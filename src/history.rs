@@ -4,28 +4,14 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt};
+use pyo3::types::{PyFloat, PyInt};
 
 use crate::core::history::Retention;
 use crate::name;
+use crate::number::{self, count};
 
 /// Messages that a hub keeps in all, if nothing else is said.
 const MAX_HISTORY: usize = 100_000;
-
-/// The number of messages that an argument of that name says.
-pub fn count(value: &Bound<'_, PyAny>, argument: &str) -> PyResult<usize> {
-    let number = value.cast::<PyInt>();
-    let Some(number) = number.ok().filter(|n| !n.is_instance_of::<PyBool>()) else {
-        return Err(name::must_be(argument, "an int", value));
-    };
-    if number.lt(0)? {
-        return Err(PyValueError::new_err(format!(
-            "{argument} must not be negative, but is {number}"
-        )));
-    }
-    // More messages than fit in memory are as good as all.
-    Ok(number.extract().unwrap_or(usize::MAX))
-}
 
 /// How much is kept of topics without a rule of their own, from the argument `history`.
 pub fn general(history: Option<&Bound<'_, PyAny>>) -> PyResult<Retention> {
@@ -41,15 +27,24 @@ pub fn limit(max_history: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
     max_history.map_or(Ok(MAX_HISTORY), |value| count(value, "max_history"))
 }
 
-/// How much of a topic is kept, from the arguments `messages` and `seconds`.
+/// How much of a topic is kept, from the arguments `messages` and `seconds`; `None` for as much as of
+/// topics without a rule of their own.
 pub fn retention(
     messages: &Bound<'_, PyAny>,
     seconds: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Retention> {
-    Ok(Retention {
-        messages: count(messages, "messages")?,
-        age: seconds.map(age).transpose()?.flatten(),
-    })
+) -> PyResult<Option<Retention>> {
+    if !messages.is_none() {
+        return Ok(Some(Retention {
+            messages: count(messages, "messages")?,
+            age: seconds.map(age).transpose()?.flatten(),
+        }));
+    }
+    if seconds.is_some() {
+        return Err(PyValueError::new_err(
+            "seconds needs a number of messages: without one, the rule of all topics holds again",
+        ));
+    }
+    Ok(None)
 }
 
 /// The argument `replay`.
@@ -67,15 +62,8 @@ impl<'py> FromPyObject<'_, 'py> for Replay {
 /// `None` for longer than anything lasts.
 fn age(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     let is_number = seconds.is_instance_of::<PyInt>() || seconds.is_instance_of::<PyFloat>();
-    if !is_number || seconds.is_instance_of::<PyBool>() {
-        return Err(name::must_be("seconds", "a number", seconds));
-    }
-    // What is no float is an int that is too large for one.
-    let number: f64 = match seconds.extract() {
-        Ok(number) => number,
-        Err(_) if seconds.lt(0)? => f64::NEG_INFINITY,
-        Err(_) => f64::INFINITY,
-    };
+    let number = number::float(seconds)?.filter(|_| is_number);
+    let number = number.ok_or_else(|| name::must_be("seconds", "a number", seconds))?;
     if number.is_nan() || number <= 0.0 {
         return Err(PyValueError::new_err(format!(
             "seconds must be more than 0, but is {number}"

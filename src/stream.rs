@@ -19,6 +19,8 @@ use self::step::Action;
 pub use self::step::Step;
 use crate::delivery::Subscription;
 use crate::hub::PubSubHub;
+use crate::once::Imported;
+use crate::python;
 use crate::subscribe::Options;
 
 /// A session's messages, for a task.
@@ -69,6 +71,20 @@ impl Stream {
         _traceback: &Bound<'_, PyAny>,
     ) -> Step {
         Step::new(slf, Action::Leave)
+    }
+
+    fn ready<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static READY: Imported = Imported::new("pagebus._linking", "ready");
+        slf.get().inbox.check_inside(slf.as_any())?;
+        python::call(READY.get(slf.py())?, [slf.as_any()])
+    }
+
+    fn _when_ready(&self, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.inbox.when_ready(callback)
+    }
+
+    fn _forget_ready(&self, callback: &Bound<'_, PyAny>) {
+        self.inbox.forget_ready(callback);
     }
 
     fn __aiter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {

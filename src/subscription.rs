@@ -41,6 +41,47 @@ impl Subscription {
     }
 }
 
+/// Has `callback` called for each of the channels of a subscription on which nothing is missed any
+/// more; returns how many they are.
+pub fn when_ready(
+    hub: &Bound<'_, PubSubHub>,
+    address: Address,
+    session_id: &Bound<'_, PyString>,
+    topic: Option<&Bound<'_, PyString>>,
+    callback: &Bound<'_, PyAny>,
+) -> PyResult<usize> {
+    let Some(link) = hub.get().link() else {
+        return Ok(0);
+    };
+    // This also gives a child process a link of its own.
+    let Some(is_watch) = hub.get().is_watch(hub.py(), address) else {
+        return Ok(0);
+    };
+    let channels = if let Some(topic) = topic {
+        let topic = (*name::bytes(topic)?).into();
+        match is_watch {
+            true if link.shares_presence() => vec![Channel::Presence(topic)],
+            true => return Ok(0),
+            false => vec![Channel::Topic(topic)],
+        }
+    } else {
+        let session = name::bytes(session_id)?;
+        vec![Channel::All, Channel::Session((*session).into())]
+    };
+    let count = channels.len();
+    for channel in channels {
+        link.when_ready(hub, channel, callback.clone().unbind())?;
+    }
+    Ok(count)
+}
+
+/// `callback` is not to be called any more.
+pub fn forget_ready(hub: &PubSubHub, callback: &Bound<'_, PyAny>) {
+    if let Some(link) = hub.link() {
+        link.forget_ready(callback.py(), callback);
+    }
+}
+
 #[pymethods]
 impl Subscription {
     #[getter]
@@ -74,39 +115,22 @@ impl Subscription {
     /// Has `callback` called for each of the channels on which nothing is missed any more; returns
     /// how many they are.
     fn _when_ready(&self, py: Python<'_>, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let Some(hub) = self.hub(py) else {
-            return Ok(0);
-        };
-        let Some(link) = hub.get().link() else {
-            return Ok(0);
-        };
-        // This also gives a child process a link of its own.
-        let Some(is_watch) = hub.get().is_watch(py, self.address) else {
-            return Ok(0);
-        };
-        let channels = if let Some(topic) = &self.topic {
-            let topic = (*name::bytes(topic.bind(py))?).into();
-            match is_watch {
-                true if link.shares_presence() => vec![Channel::Presence(topic)],
-                true => return Ok(0),
-                false => vec![Channel::Topic(topic)],
-            }
-        } else {
-            let session = name::bytes(self.session_id.bind(py))?;
-            vec![Channel::All, Channel::Session((*session).into())]
-        };
-        let count = channels.len();
-        for channel in channels {
-            link.when_ready(&hub, channel, callback.clone().unbind())?;
-        }
-        Ok(count)
+        let topic = self.topic.as_ref().map(|topic| topic.bind(py));
+        self.hub(py).map_or(Ok(0), |hub| {
+            when_ready(
+                &hub,
+                self.address,
+                self.session_id.bind(py),
+                topic,
+                callback,
+            )
+        })
     }
 
     /// `callback` is not to be called any more.
     fn _forget_ready(&self, callback: &Bound<'_, PyAny>) {
-        let hub = self.hub(callback.py());
-        if let Some(link) = hub.as_ref().and_then(|hub| hub.get().link()) {
-            link.forget_ready(callback.py(), callback);
+        if let Some(hub) = self.hub(callback.py()) {
+            forget_ready(hub.get(), callback);
         }
     }
 

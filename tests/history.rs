@@ -51,7 +51,12 @@ impl Tape {
 
     fn keep(&mut self, topic: Option<&[u8]>, rule: Retention, second: u64) {
         let now = self.at(second);
-        self.history.keep(topic, rule, now, &mut self.trash);
+        self.history.keep(topic, Some(rule), now, &mut self.trash);
+    }
+
+    fn keep_as_the_others(&mut self, topic: Option<&[u8]>, second: u64) {
+        let now = self.at(second);
+        self.history.keep(topic, None, now, &mut self.trash);
     }
 
     fn record_except(&mut self, except: &[u8], topic: Option<&[u8]>, second: u64, message: u32) {
@@ -155,11 +160,59 @@ fn a_stricter_rule_lets_go_at_once_of_what_it_does_not_keep() {
 }
 
 #[test]
+fn a_topic_can_be_kept_as_the_others_again() {
+    let mut tape = Tape::new(100, at_most(2, 10));
+    tape.keep(NEWS, at_most(5, None), 0);
+    tape.record(NEWS, 0, &[1]);
+    tape.record(NEWS, 5, &[2, 3, 4]);
+    tape.keep_as_the_others(NEWS, 6);
+    assert_eq!(tape.history.retention(NEWS), Some(at_most(2, 10)));
+    assert_eq!(
+        (tape.last(NEWS, 10, 6), tape.gone()),
+        (vec![3, 4], vec![1, 2])
+    );
+    tape.record(NEWS, 6, &[5]);
+    assert_eq!(tape.last(NEWS, 10, 6), [4, 5]);
+    tape.keep(NEWS, at_most(0, None), 6);
+    tape.keep_as_the_others(NEWS, 6);
+    tape.record(NEWS, 6, &[6]);
+    assert_eq!(tape.last(NEWS, 10, 6), [6], "what was kept before is gone");
+}
+
+#[test]
+fn without_a_rule_for_all_to_be_kept_as_the_others_is_not_to_be_kept() {
+    let mut history = History::<u32>::new(100);
+    let (now, mut trash) = (Instant::now(), Vec::new());
+    history.keep(NEWS, Some(at_most(3, None)), now, &mut trash);
+    history.keep(NEWS, None, now, &mut trash);
+    assert_eq!(history.retention(NEWS), None);
+}
+
+#[test]
+fn rules_that_are_taken_back_give_their_memory_back() {
+    let mut history = History::<u32>::new(100);
+    let (now, mut trash) = (Instant::now(), Vec::new());
+    history.keep_all(at_most(10, None));
+    let topic = |number: u32| number.to_be_bytes();
+    for number in 0..10_000 {
+        let rule = Some(at_most(3, None));
+        history.keep(Some(&topic(number)), rule, now, &mut trash);
+    }
+    assert!(history.room_for_rules() >= 10_000);
+    for number in 0..9_990 {
+        history.keep(Some(&topic(number)), None, now, &mut trash);
+    }
+    assert!(history.room_for_rules() < 100);
+    let last = history.retention(Some(&topic(9_999)));
+    assert_eq!(last, Some(at_most(3, None)), "the others stay");
+}
+
+#[test]
 fn a_topic_of_which_no_more_is_kept_is_forgotten_where_no_rule_for_all_is_to_be_overruled() {
     let mut history = History::<u32>::new(100);
     let (now, mut trash) = (Instant::now(), Vec::new());
-    history.keep(NEWS, at_most(3, None), now, &mut trash);
-    history.keep(NEWS, at_most(0, None), now, &mut trash);
+    history.keep(NEWS, Some(at_most(3, None)), now, &mut trash);
+    history.keep(NEWS, Some(at_most(0, None)), now, &mut trash);
     assert_eq!(history.retention(NEWS), None);
     history.keep_all(at_most(2, None));
     assert_eq!(
@@ -167,7 +220,7 @@ fn a_topic_of_which_no_more_is_kept_is_forgotten_where_no_rule_for_all_is_to_be_
         Some(at_most(2, None)),
         "as if it were new"
     );
-    history.keep(NEWS, at_most(0, None), now, &mut trash);
+    history.keep(NEWS, Some(at_most(0, None)), now, &mut trash);
     assert_eq!(history.retention(NEWS), None);
 }
 

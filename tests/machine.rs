@@ -84,10 +84,10 @@ enum Step {
         topic: u8,
         audience: Audience<u8>,
     },
-    /// So many messages of a topic are kept.
+    /// So many messages of a topic are kept, or as many as of the others.
     Keep {
         topic: u8,
-        messages: usize,
+        messages: Option<usize>,
     },
     /// So many messages are kept of every topic of which nothing else was said.
     KeepAll {
@@ -176,7 +176,7 @@ fn step() -> impl Strategy<Value = Step> {
             98..100 => Step::Identify { session },
             100..104 => Step::Keep {
                 topic: a,
-                messages: b.into(),
+                messages: (c % 3 > 0).then_some(b.into()),
             },
             104..106 => Step::KeepAll { messages: b.into() },
             8 => Step::Unsubscribe {

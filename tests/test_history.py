@@ -10,6 +10,35 @@ from delivery_modes import Bus, Recorder, collect_garbage, in_threads
 from pagebus import PubSub, PubSubHub
 
 
+def test_a_topic_is_kept_as_the_others_again_once_that_is_said(bus: Bus):
+    hub = bus.hub = bus.new_hub(history=2)
+    for topic in ("a", "b"):
+        hub.keep(topic, messages=5, seconds=3600)
+        for number in range(5):
+            hub.send_all_on_topic(topic, number)
+    hub.keep("b", messages=0)
+    for topic in ("a", "b"):
+        hub.keep(topic, messages=None)
+        hub.send_all_on_topic(topic, 5)
+    got, other = bus.recorder(), bus.recorder()
+
+    bus.subscribe_topic("ann", "a", got.handler, replay=10)
+    bus.subscribe_topic("ann", "b", other.handler, replay=10)
+    bus.settle()
+
+    assert got == [("a", 4), ("a", 5)]
+    assert other == [("b", 5)]
+
+
+def test_where_nothing_else_was_said_to_keep_as_the_others_is_to_keep_nothing():
+    hub = PubSubHub()
+    hub.keep(None, messages=3)
+    hub.subscribe("ann", print, replay=1)
+    hub.keep(None, messages=None)
+    with pytest.raises(ValueError, match="replay needs messages that are kept"):
+        hub.subscribe("bob", print, replay=1)
+
+
 class Note:
     """A message that can be seen to go."""
 

@@ -205,6 +205,26 @@ def test_a_block_that_fails_leaves_nothing_and_keeps_its_error(async_bus: Bus):
     assert what_is_left(async_bus.hub) == NOTHING
 
 
+@pytest.mark.parametrize("topic", [None, "news"])
+def test_a_listeners_block_that_fails_leaves_nothing_and_keeps_its_error(
+    bus: Bus, topic: str | None
+):
+    def read() -> None:
+        with bus.hub.listen("ann", topic) as messages:
+            for number in range(10):
+                bus.hub.send_all_on_topic("news", number)
+                bus.hub.send_all(number)
+            for _ in messages:
+                fail()
+
+    with pytest.raises(ZeroDivisionError):
+        read()
+
+    assert bus.hub.stats().subscriptions == 0
+    bus.settle()
+    assert what_is_left(bus.hub) == NOTHING
+
+
 def test_a_task_that_is_cancelled_leaves_nothing(async_bus: Bus):
     async def main() -> int:
         waits = asyncio.Event()
@@ -257,6 +277,23 @@ def test_a_goodbye_ends_a_stream_that_waits(async_bus: Bus, goodbye: Callable[[P
     async_bus.hub.send_all_on_topic("news", "two")
 
     assert reading.result() == ["one", "no more"]
+
+
+@pytest.mark.parametrize("goodbye", [PubSub.unsubscribe, PubSub.unsubscribe_all])
+def test_a_goodbye_to_broadcasts_ends_their_stream_that_waits(
+    async_bus: Bus, goodbye: Callable[[PubSub], None]
+):
+    ps = PubSub(async_bus.hub, "ann")
+    reading = Reading(loop_of(async_bus), ps.stream)
+    async_bus.hub.send_all("one")
+    reading.got.wait(1)
+    loop_of(async_bus).spin()
+
+    goodbye(ps)
+    async_bus.hub.send_all("two")
+
+    assert reading.result() == ["one", "no more"]
+    assert what_is_left(async_bus.hub) == NOTHING
 
 
 @pytest.mark.parametrize("goodbye", GOODBYES.values(), ids=GOODBYES)
@@ -397,6 +434,39 @@ def test_a_wait_that_times_out_can_be_begun_again(async_bus: Bus):
             return await asyncio.wait_for(anext(messages), DEADLINE)
 
     assert loop_of(async_bus).run_async(main()) == "hello"
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "timeout"), reason="asyncio.timeout is of Python 3.11")
+def test_a_time_limit_around_a_loop_ends_it_and_the_next_loop_goes_on(async_bus: Bus):
+    got = Recorder()
+
+    async def read(messages: Stream, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            await read_until_end(messages, got)
+
+    async def main() -> None:
+        async with async_bus.hub.stream("ann") as messages:
+            async_bus.hub.send_all("one")
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await read(messages, 0.01)
+            async_bus.hub.send_all(END)
+            await read(messages, DEADLINE)
+
+    loop_of(async_bus).run_async(main())
+    assert got == ["one", END]
+    assert what_is_left(async_bus.hub) == NOTHING
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "timeout"), reason="asyncio.timeout is of Python 3.11")
+def test_a_time_limit_around_a_block_ends_its_subscription(async_bus: Bus):
+    async def main() -> None:
+        async with asyncio.timeout(0.01), async_bus.hub.stream("ann") as messages:
+            await anext(messages)
+
+    with pytest.raises(TimeoutError):
+        loop_of(async_bus).run_async(main())
+    assert what_is_left(async_bus.hub) == NOTHING
 
 
 def test_the_next_message_can_be_a_task_of_its_own(async_bus: Bus):
@@ -898,6 +968,27 @@ def test_a_wrong_timeout_is_refused():
         hub.listen("ann", timeout="soon")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="timeout must not be negative"):
         PubSub(hub, "ann").listen(timeout=-1)
+
+
+def test_readers_are_ready_inside_of_their_blocks():
+    async def main() -> None:
+        hub = PubSubHub(asyncio.get_running_loop())
+        stream, listener = hub.stream("ann"), hub.listen("ann")
+        with pytest.raises(RuntimeError, match="inside of `async with`"):
+            await stream.ready()
+        with pytest.raises(RuntimeError, match="inside of `with`"):
+            listener.ready()
+        async with stream:
+            await stream.ready()
+            hub.unsubscribe_all("ann")
+            await stream.ready()
+        with listener:
+            listener.ready()
+            listener.ready(timeout=0)
+        with pytest.raises(RuntimeError, match="inside of `async with`"):
+            await stream.ready()
+
+    asyncio.run(main())
 
 
 def test_a_block_on_a_closed_hub_does_not_begin():

@@ -330,18 +330,22 @@ class PubSubHub:
             TypeError: ``session_id`` is not a string.
         """
 
-    def keep(self, topic: str | None, *, messages: int, seconds: float | None = None) -> None:
+    def keep(
+        self, topic: str | None, *, messages: int | None, seconds: float | None = None
+    ) -> None:
         """Keep the last messages of one topic, instead of what ``PubSubHub(history=...)`` says.
 
         Args:
             topic: The topic's name, or ``None`` for what is sent to all.
-            messages: How many; 0 for none.
+            messages: How many; 0 for none. ``None`` for what ``PubSubHub(history=...)`` says again:
+                the hub then holds no rule of the topic any more.
             seconds: How long at the most. Default: for as long as there is room.
 
         Raises:
             TypeError: ``topic`` is not a string, ``messages`` not an int or ``seconds`` not a
                 number.
-            ValueError: ``messages`` is negative, or ``seconds`` is not more than 0.
+            ValueError: ``messages`` is negative, ``seconds`` is not more than 0, or there are
+                ``seconds`` without a number of messages.
         """
 
     def sessions(self, topic: str | None = None) -> dict[str, Mapping[str, Any]]:
@@ -645,6 +649,18 @@ class Stream:
         Without those that gave way before they reached it: the event loop itself was busy.
         """
 
+    def ready(self) -> Coroutine[Any, Any, None]:
+        """Return when nothing that other processes send from now on is missed.
+
+        Inside of the block, as :meth:`Subscription.ready`: at once for a hub without a link, or if
+        the subscription has ended.
+
+        Raises:
+            RuntimeError: This is outside of the block.
+        """
+
+    def _when_ready(self, callback: Callable[[], object]) -> int: ...
+    def _forget_ready(self, callback: Callable[[], object]) -> None: ...
     def __aenter__(self) -> Coroutine[Any, Any, Stream]: ...
     def __aexit__(
         self,
@@ -689,6 +705,24 @@ class Listener:
         Without those that gave way before they reached it: the executor itself was busy.
         """
 
+    def ready(self, timeout: float | None = None) -> None:
+        """Wait until nothing that other processes send from now on is missed.
+
+        The twin of :meth:`Stream.ready`. Ctrl-C ends the wait.
+
+        Args:
+            timeout: Seconds, or ``None`` for as long as it takes. That of the listener is for
+                messages only.
+
+        Raises:
+            TimeoutError: It is not so within ``timeout`` seconds.
+            RuntimeError: This is outside of the block, or on the thread of an event loop that runs.
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is negative.
+        """
+
+    def _when_ready(self, callback: Callable[[], object]) -> int: ...
+    def _forget_ready(self, callback: Callable[[], object]) -> None: ...
     def __enter__(self) -> Listener: ...
     def __exit__(
         self,

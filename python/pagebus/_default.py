@@ -16,6 +16,9 @@ def default_hub() -> PubSubHub:
 
     Every thread gets the same one, and a child process that is forked has its own copy of it. It
     lives as long as the process: who closes it closes it for all.
+
+    Raises:
+        ValueError: ``PAGEBUS_LINK`` is no URL of a Redis or Valkey server.
     """
     # In one step and without a lock: a fork could inherit it locked, and a finalizer that asks for
     # the hub while it is being made would wait for itself.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pagebus._core import Subscription
+    from pagebus._core import Listener, Stream, Subscription
 
 
-async def ready(subscription: Subscription) -> None:
+async def ready(subscription: Subscription | Stream) -> None:
     """Return when the broker has confirmed everything that the subscription needs."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
@@ -33,3 +35,26 @@ async def ready(subscription: Subscription) -> None:
             await done.wait()
         finally:
             subscription._forget_ready(tell)
+
+
+def ready_in_a_thread(listener: Listener, timeout: float | None) -> None:
+    """Do the same for the subscription of a thread, which may wait so long."""
+    end = None if timeout is None else time.monotonic() + timeout
+    told = threading.Semaphore(0)
+    # A method is a new object each time, and is forgotten by its identity.
+    tell = told.release
+    try:
+        for _ in range(listener._when_ready(tell)):
+            _check_may_wait(timeout)
+            left = None if end is None else max(0.0, end - time.monotonic())
+            if not told.acquire(timeout=left):
+                message = f"the server has confirmed nothing within {timeout:g} seconds"
+                raise TimeoutError(message)
+    finally:
+        listener._forget_ready(tell)
+
+
+def _check_may_wait(timeout: float | None) -> None:
+    if timeout != 0 and asyncio._get_running_loop() is not None:
+        message = "to wait here would stop the event loop that runs on this thread: use stream()"
+        raise RuntimeError(message)

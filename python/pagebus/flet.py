@@ -155,7 +155,7 @@ def hub_of(main: Callable[..., object]) -> PubSubHub:
     Raises:
         TypeError: ``main`` is not a function that Flet can start.
         LookupError: The app has no hub yet: no page of it is open. Or, on the server's event loop,
-            there is no such app: ``flet_web.fastapi.app`` was not given this ``main``.
+            there is no such app: ``flet.fastapi.app`` was not given this ``main``.
         RuntimeError: The app is on Flet's own hub, because pagebus was not installed.
         UnsupportedFletError: Flet is not installed, or its version is not supported.
     """
@@ -204,7 +204,7 @@ def _new_web_hub(main: Callable[..., object]) -> object:
     if not _is_served(main):
         message = (
             "main must be a function that a Flet app of this process begins with, as in"
-            f" flet_web.fastapi.app(main), and none begins with {_name(main)}"
+            f" flet.fastapi.app(main), and none begins with {_name(main)}"
         )
         raise LookupError(message)
     return _web_server().app_manager.get_pubsubhub(main, loop=serving.get_loop())

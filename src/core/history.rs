@@ -21,6 +21,16 @@ pub struct Retention {
     pub age: Option<Duration>,
 }
 
+impl Retention {
+    const NOTHING: Self = Self {
+        messages: 0,
+        age: None,
+    };
+}
+
+/// A table with room for so many rules is left as it is.
+const FEW_RULES: usize = 64;
+
 /// A message that is kept.
 struct Kept<M> {
     envelope: Arc<Envelope<M>>,
@@ -91,6 +101,11 @@ impl<M> History<M> {
         self.len == 0
     }
 
+    /// How many rules of topics there is memory for.
+    pub fn room_for_rules(&self) -> usize {
+        self.rules.capacity()
+    }
+
     /// How much of a topic, or of what is sent to all, is kept: nothing, if there is no rule.
     pub fn retention(&self, topic: Option<&[u8]>) -> Option<Retention> {
         let own = self.rules.get(topic.unwrap_or(TO_ALL)).copied();
@@ -102,26 +117,36 @@ impl<M> History<M> {
         self.general = Some(retention);
     }
 
-    /// Enters how much of a topic is kept from now on. Without any message, and without a rule for all
-    /// topics, nothing is left of it here.
+    /// Enters how much of a topic is kept from now on: `None` for as much as of every topic without a
+    /// rule of its own. Nothing is left here of a rule that changes nothing.
     pub fn keep(
         &mut self,
         topic: Option<&[u8]>,
-        retention: Retention,
+        retention: Option<Retention>,
         now: Instant,
         trash: &mut Vec<Arc<Envelope<M>>>,
     ) {
         let name = topic.unwrap_or(TO_ALL);
-        if retention.messages == 0 && self.general.is_none() {
-            self.rules.remove(name);
+        let changes = |rule: &Retention| rule.messages > 0 || self.general.is_some();
+        if let Some(rule) = retention.filter(changes) {
+            self.rules.insert(name.into(), rule);
         } else {
-            self.rules.insert(name.into(), retention);
+            self.forget_rule(name);
         }
+        let retention = retention.or(self.general).unwrap_or(Retention::NOTHING);
         if let Some(log) = self.logs.peek_mut(name) {
             self.len -= trim(log, retention, now, trash);
             if log.is_empty() {
                 self.logs.pop(name);
             }
+        }
+    }
+
+    fn forget_rule(&mut self, name: &[u8]) {
+        self.rules.remove(name);
+        // There may have been very many, for topics that come and go.
+        if self.rules.capacity() > FEW_RULES && self.rules.len() < self.rules.capacity() / 4 {
+            self.rules.shrink_to(self.rules.len() * 2);
         }
     }
 

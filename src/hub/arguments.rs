@@ -2,13 +2,13 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt};
+use pyo3::types::PyBool;
 
 use crate::cluster::outbox::Limits;
 use crate::core::backlog::OverflowPolicy;
-use crate::history;
 use crate::link::{Link, Settings};
 use crate::name;
+use crate::number;
 
 /// The hook that an argument of that name gives, if it does.
 pub fn check_hook(hook: Option<&Bound<'_, PyAny>>, argument: &str) -> PyResult<Option<Py<PyAny>>> {
@@ -20,16 +20,30 @@ pub fn check_hook(hook: Option<&Bound<'_, PyAny>>, argument: &str) -> PyResult<O
 
 /// How many messages may wait, from the argument `max_pending`.
 pub fn check_limit(max_pending: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let Ok(limit) = max_pending.cast::<PyInt>() else {
-        return Err(name::must_be("max_pending", "an int", max_pending));
-    };
-    if limit.lt(1)? {
-        return Err(PyValueError::new_err(format!(
-            "max_pending must be at least 1, not {limit}"
-        )));
-    }
+    let limit = number::positive(max_pending, "max_pending")?;
     // Four billion messages do not fit in memory: more is as good as no limit.
-    Ok(limit.extract().unwrap_or(u32::MAX))
+    Ok(u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+/// An argument that may be left out, and may not be `None`.
+pub struct Given<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> Given<'py> {
+    /// Nobody has said anything.
+    pub const NOT: Self = Self(None);
+
+    /// What was given.
+    pub fn get(&self) -> Option<&Bound<'py, PyAny>> {
+        self.0.as_ref()
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(Some(value.to_owned())))
+    }
 }
 
 /// The arguments that link a hub to others.
@@ -89,15 +103,7 @@ impl Linking<'_, '_> {
 const OUTBOX_BYTES: usize = 64 << 20;
 
 fn positive(value: Option<&Bound<'_, PyAny>>, argument: &str, otherwise: usize) -> PyResult<usize> {
-    match value
-        .map(|value| history::count(value, argument))
-        .transpose()?
-    {
-        Some(0) => Err(PyValueError::new_err(format!(
-            "{argument} must be at least 1, not 0"
-        ))),
-        number => Ok(number.unwrap_or(otherwise)),
-    }
+    value.map_or(Ok(otherwise), |value| number::positive(value, argument))
 }
 
 impl<'py> FromPyObject<'_, 'py> for OverflowPolicy {

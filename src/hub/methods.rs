@@ -8,7 +8,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::arguments::{Linking, check_hook, check_limit};
+use super::arguments::{Given, Linking, check_hook, check_limit};
 use super::{PubSubHub, SYNC};
 use crate::close::{self, TIMEOUT, Timeout};
 use crate::core::backlog::OverflowPolicy;
@@ -37,43 +37,43 @@ use crate::timing::Timing;
 impl PubSubHub {
     #[new]
     #[pyo3(signature = (
-        r#loop=None, executor=None, *, max_pending=None, overflow=OverflowPolicy::DropOldest,
-        on_error=None, on_overflow=None, history=None, max_history=None, link=None, namespace=None,
-        codec=None, max_message_bytes=None, max_outbox=None, on_gap=None, on_link_state=None,
-        presence=None
+        r#loop=None, executor=None, *, max_pending=Given::NOT, overflow=OverflowPolicy::DropOldest,
+        on_error=None, on_overflow=None, history=Given::NOT, max_history=Given::NOT, link=None,
+        namespace=Given::NOT, codec=None, max_message_bytes=Given::NOT, max_outbox=Given::NOT,
+        on_gap=None, on_link_state=None, presence=Given::NOT
     ), text_signature = "(loop=None, executor=None, *, max_pending=10000, overflow='drop_oldest', on_error=None, on_overflow=None, history=0, max_history=100000, link=None, namespace='default', codec=None, max_message_bytes=1048576, max_outbox=10000, on_gap=None, on_link_state=None, presence=False)")]
     #[expect(clippy::too_many_arguments, reason = "they are keywords")]
-    fn new(
-        r#loop: Option<&Bound<'_, PyAny>>,
-        executor: Option<&Bound<'_, PyAny>>,
-        max_pending: Option<&Bound<'_, PyAny>>,
+    fn new<'py>(
+        r#loop: Option<&Bound<'py, PyAny>>,
+        executor: Option<&Bound<'py, PyAny>>,
+        max_pending: Given<'py>,
         overflow: OverflowPolicy,
-        on_error: Option<&Bound<'_, PyAny>>,
-        on_overflow: Option<&Bound<'_, PyAny>>,
-        history: Option<&Bound<'_, PyAny>>,
-        max_history: Option<&Bound<'_, PyAny>>,
-        link: Option<&Bound<'_, PyAny>>,
-        namespace: Option<&Bound<'_, PyAny>>,
-        codec: Option<&Bound<'_, PyAny>>,
-        max_message_bytes: Option<&Bound<'_, PyAny>>,
-        max_outbox: Option<&Bound<'_, PyAny>>,
-        on_gap: Option<&Bound<'_, PyAny>>,
-        on_link_state: Option<&Bound<'_, PyAny>>,
-        presence: Option<&Bound<'_, PyAny>>,
+        on_error: Option<&Bound<'py, PyAny>>,
+        on_overflow: Option<&Bound<'py, PyAny>>,
+        history: Given<'py>,
+        max_history: Given<'py>,
+        link: Option<&Bound<'py, PyAny>>,
+        namespace: Given<'py>,
+        codec: Option<&Bound<'py, PyAny>>,
+        max_message_bytes: Given<'py>,
+        max_outbox: Given<'py>,
+        on_gap: Option<&Bound<'py, PyAny>>,
+        on_link_state: Option<&Bound<'py, PyAny>>,
+        presence: Given<'py>,
     ) -> PyResult<Self> {
-        let mut router = Router::new(max_pending.map_or(Ok(10_000), check_limit)?, overflow);
+        let mut router = Router::new(max_pending.get().map_or(Ok(10_000), check_limit)?, overflow);
         router.make_notices(Message::notice, Message::presence);
-        router.limit_history(history::limit(max_history)?);
-        router.keep_all(history::general(history)?);
+        router.limit_history(history::limit(max_history.get())?);
+        router.keep_all(history::general(history.get())?);
         let linking = Linking {
             link,
-            namespace,
+            namespace: namespace.get(),
             codec,
-            max_message_bytes,
-            max_outbox,
+            max_message_bytes: max_message_bytes.get(),
+            max_outbox: max_outbox.get(),
             on_gap,
             on_link_state,
-            presence,
+            presence: presence.get(),
         };
         let link = linking.link()?.map(Box::new);
         if let Some(link) = &link {

@@ -23,6 +23,7 @@ use crate::name;
 use crate::python::Held;
 use crate::report::{self, Loser, Lost};
 use crate::subscribe::{self, Options, Source};
+use crate::subscription::{forget_ready, when_ready};
 
 /// A spike's memory is given back when an empty queue holds more room than this.
 const KEPT_CAPACITY: usize = 1024;
@@ -373,6 +374,23 @@ impl Inbox {
             Phase::Open | Phase::Ended => Ok(()),
             Phase::New | Phase::Left => Err(Why::Outside.error(owner)),
         }
+    }
+
+    /// As for a subscription: has `callback` called for each channel on which nothing is missed any
+    /// more, and returns how many they are. What has ended has nothing to miss.
+    pub fn when_ready(&self, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let py = callback.py();
+        let address = self.state(py).address;
+        let topic = self.topic.as_ref().map(|topic| topic.bind(py));
+        address.map_or(Ok(0), |address| {
+            let (hub, session_id) = (self.hub.bind(py), self.session_id.bind(py));
+            when_ready(hub, address, session_id, topic, callback)
+        })
+    }
+
+    /// `callback` is not to be called any more.
+    pub fn forget_ready(&self, callback: &Bound<'_, PyAny>) {
+        forget_ready(self.hub.get(), callback);
     }
 
     /// Leaves word how the reader is to be woken, unless there is a reason not to wait.

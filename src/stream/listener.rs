@@ -136,6 +136,23 @@ impl Listener {
         self.inbox.leave(py);
     }
 
+    #[pyo3(signature = (timeout=Timeout(None)), text_signature = "($self, timeout=None)")]
+    fn ready(slf: &Bound<'_, Self>, timeout: Timeout) -> PyResult<()> {
+        static READY: Imported = Imported::new("pagebus._linking", "ready_in_a_thread");
+        let (own, py) = (slf.get(), slf.py());
+        own.inbox.check_inside(slf.as_any())?;
+        let patience = timeout.0.into_pyobject(py)?.into_any();
+        python::call(READY.get(py)?, [slf.as_any(), &patience]).map(drop)
+    }
+
+    fn _when_ready(&self, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.inbox.when_ready(callback)
+    }
+
+    fn _forget_ready(&self, callback: &Bound<'_, PyAny>) {
+        self.inbox.forget_ready(callback);
+    }
+
     fn __iter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         slf.get().inbox.check_inside(slf.as_any())?;
         Ok(slf)

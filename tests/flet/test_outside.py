@@ -23,7 +23,7 @@ OUTSIDE = PROGRAMS / "outside.py"
 NO_PAGE = "LookupError: no page of main is open yet, so it has no hub"
 NO_APP = (
     "LookupError: main must be a function that a Flet app of this process begins with, as in"
-    " flet_web.fastapi.app(main), and none begins with "
+    " flet.fastapi.app(main), and none begins with "
 )
 NOT_INSTALLED = (
     "pagebus was not installed when Flet made it: call pagebus.flet.install() before Flet starts,"

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from link_tools import PATIENCE, Json, Linked, Log, follow, until
+from redis_server import RedisServer
 
-from pagebus import HubClosed, PubSubHub
+from pagebus import HubClosed, Listener, PubSubHub
 
 pytestmark = pytest.mark.link
 
@@ -115,6 +116,68 @@ def test_who_waits_for_a_subscription_that_has_ended_does_not_wait_for_ever(link
         await asyncio.wait_for(closed.ready(), PATIENCE)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("topic", [None, "news"])
+def test_who_reads_a_stream_that_is_ready_misses_nothing(linked: Linked, topic: str | None):
+    async def main() -> None:
+        here, there = linked(), linked()
+        for number in range(10):
+            async with there.stream("bob", topic) as messages:
+                await asyncio.wait_for(messages.ready(), PATIENCE)
+                send(here, topic, number)
+                assert await asyncio.wait_for(anext(messages), PATIENCE) == number
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("topic", [None, "news"])
+def test_a_thread_whose_listener_is_ready_misses_nothing(linked: Linked, topic: str | None):
+    here, there = linked(), linked()
+    for number in range(10):
+        with there.listen("bob", topic, timeout=PATIENCE) as messages:
+            messages.ready(PATIENCE)
+            send(here, topic, number)
+            assert next(messages) == number
+
+
+def send(hub: PubSubHub, topic: str | None, message: Any) -> None:
+    if topic is None:
+        hub.send_all(message)
+    else:
+        hub.send_all_on_topic(topic, message)
+
+
+def test_who_waits_for_a_stream_that_ends_does_not_wait_for_ever(linked: Linked):
+    async def main() -> None:
+        hub = linked()
+        async with hub.stream("ann", "news") as messages:
+            waiting = asyncio.ensure_future(messages.ready())
+            await asyncio.sleep(0)
+            hub.unsubscribe_all("ann")
+            await asyncio.wait_for(waiting, PATIENCE)
+            assert [message async for message in messages] == []
+
+    asyncio.run(main())
+
+
+def test_a_listener_that_waits_for_a_server_that_is_away_can_give_up(
+    linked: Linked, own_redis: RedisServer
+):
+    own_redis.kill()
+    hub = linked(own_redis)
+
+    async def on_a_loop(messages: Listener) -> None:
+        with pytest.raises(RuntimeError, match=r"stop the event loop .* use stream\(\)"):
+            messages.ready()
+        with pytest.raises(TimeoutError):
+            messages.ready(0)
+
+    with hub.listen("ann", "news") as messages:
+        for timeout in (0, 0.01):
+            with pytest.raises(TimeoutError, match=f"confirmed nothing within {timeout} seconds"):
+                messages.ready(timeout)
+        asyncio.run(on_a_loop(messages))
 
 
 def test_a_subscription_to_presence_is_ready_at_once(linked: Linked):

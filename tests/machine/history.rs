@@ -19,13 +19,15 @@ impl Model {
         self.general = if messages > 0 { messages } else { self.general };
     }
 
-    pub fn keep(&mut self, topic: u8, messages: usize) {
+    pub fn keep(&mut self, topic: u8, messages: Option<usize>) {
         self.is_news = true;
-        if messages == 0 && self.general == 0 {
-            self.rules.remove(&topic);
-        } else {
-            self.rules.insert(topic, messages);
+        match messages {
+            Some(messages) if messages > 0 || self.general > 0 => {
+                self.rules.insert(topic, messages);
+            }
+            _ => drop(self.rules.remove(&topic)),
         }
+        let messages = self.keeps(topic);
         let log = self.kept.entry(topic).or_default();
         log.drain(..log.len().saturating_sub(messages));
     }

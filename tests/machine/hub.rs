@@ -304,10 +304,11 @@ impl Hub {
         self.wake(&woken);
     }
 
-    fn keep(&mut self, t: u8, messages: usize) {
+    fn keep(&mut self, t: u8, messages: Option<usize>) {
         self.model.keep(t, messages);
+        let rule = messages.map(retention);
         self.router
-            .change(|router, trash| router.keep(topic(t), retention(messages), trash));
+            .change(|router, trash| router.keep(topic(t), rule, trash));
     }
 
     fn keep_all(&mut self, messages: usize) {

@@ -363,16 +363,79 @@ def test_an_executor_has_submit(bad: Any):
         PubSubHub(executor=bad)
 
 
-@pytest.mark.parametrize("bad", ["10", 1.5, object(), [10]], ids=repr)
-def test_max_pending_is_an_int(bad: Any):
-    with pytest.raises(TypeError, match="max_pending must be an int"):
-        PubSubHub(max_pending=bad)
+POSITIVE = ["max_pending", "max_outbox", "max_message_bytes"]
+COUNTS = ["history", "max_history"]
 
 
+@pytest.mark.parametrize("argument", [*POSITIVE, *COUNTS])
+@pytest.mark.parametrize("bad", ["10", 1.5, object(), [10], True, None], ids=repr)
+def test_a_limit_is_an_int(argument: str, bad: Any):
+    with pytest.raises(TypeError, match=rf"^{argument} must be an int, not {type(bad).__name__}$"):
+        PubSubHub(**{argument: bad})
+
+
+@pytest.mark.parametrize("argument", POSITIVE)
 @pytest.mark.parametrize("bad", [0, -1, -(10**30)])
-def test_max_pending_is_at_least_one(bad: int):
-    with pytest.raises(ValueError, match="max_pending"):
-        PubSubHub(max_pending=bad)
+def test_a_limit_of_what_may_wait_is_at_least_one(argument: str, bad: int):
+    with pytest.raises(ValueError, match=rf"^{argument} must be at least 1, not {bad}$"):
+        PubSubHub(**{argument: bad})
+
+
+@pytest.mark.parametrize("argument", COUNTS)
+def test_a_number_of_messages_to_keep_is_not_negative(argument: str):
+    with pytest.raises(ValueError, match=rf"^{argument} must not be negative, but is -1$"):
+        PubSubHub(**{argument: -1})
+
+
+def test_a_number_that_python_does_not_write_is_refused_without_being_written(capfd: Any):
+    with pytest.raises(ValueError, match=r"^max_pending must be at least 1, not "):
+        PubSubHub(max_pending=-(10**5000))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_has_a_default_is_not_none():
+    with pytest.raises(TypeError, match="namespace must be a str, not NoneType"):
+        PubSubHub(namespace=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="presence must be a bool, not NoneType"):
+        PubSubHub(presence=None)  # type: ignore[arg-type]
+
+
+def test_a_rule_of_a_topic_says_how_many_messages(hub: PubSubHub):
+    keep = functools.partial(hub.keep, "lobby")
+    for bad in ("10", 1.5, True):
+        refused(hub, TypeError, "messages must be an int", functools.partial(keep, messages=bad))
+    refused(hub, ValueError, "messages must not be", lambda: keep(messages=-1))
+    refused(hub, TypeError, "seconds must be a num", lambda: keep(messages=1, seconds="1"))  # type: ignore[arg-type]
+    refused(hub, ValueError, "seconds must be more", lambda: keep(messages=1, seconds=0))
+    refused(hub, ValueError, "seconds needs a num", lambda: keep(messages=None, seconds=1))
+
+
+TIMEOUTS: dict[str, Callable[[PubSubHub, Any], object]] = {
+    "close": lambda hub, timeout: hub.close(timeout),
+    "aclose": lambda hub, timeout: hub.aclose(timeout),
+    "listen": lambda hub, timeout: hub.listen("ann", timeout=timeout),
+    "ready": lambda hub, timeout: hub.listen("ann").ready(timeout),
+}
+HUGE = 10**400
+
+
+@pytest.mark.parametrize("call", TIMEOUTS.values(), ids=TIMEOUTS)
+def test_a_timeout_is_a_number_of_seconds(hub: PubSubHub, call: Any):
+    number = "timeout must be a number of seconds, or None, not"
+    for bad in ("soon", True, object(), [1]):
+        refused(hub, TypeError, f"{number} {type(bad).__name__}", lambda bad=bad: call(hub, bad))
+    refused(hub, ValueError, f"{number} nan", lambda: call(hub, float("nan")))
+    refused(hub, ValueError, "timeout must not be negative, but is -1", lambda: call(hub, -1))
+    refused(hub, ValueError, "timeout must not be negative, but is -inf", lambda: call(hub, -HUGE))
+
+
+def test_a_timeout_that_is_too_large_for_a_float_is_as_good_as_none(hub: PubSubHub):
+    with hub.listen("ann", timeout=HUGE) as messages:
+        messages.ready(HUGE)
+        hub.send_all("hello")
+        assert next(messages) == "hello"
+    hub.close(HUGE)
+    assert hub.closed
 
 
 @pytest.mark.parametrize("bad", [None, 1, b"drop_oldest"], ids=repr)

@@ -33,8 +33,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
         }
     }
 
-    /// Keeps so much of a topic, or of what is sent to all, from now on.
-    pub fn keep(&mut self, topic: Option<&[u8]>, retention: Retention, trash: &mut Trash<H, M, D>) {
+    /// Keeps so much of a topic, or of what is sent to all, from now on; `None` for as much as of every
+    /// topic without a rule of its own.
+    pub fn keep(
+        &mut self,
+        topic: Option<&[u8]>,
+        retention: Option<Retention>,
+        trash: &mut Trash<H, M, D>,
+    ) {
         let history = self.history_or_new();
         history.keep(topic, retention, Instant::now(), &mut trash.envelopes);
     }

@@ -15,7 +15,7 @@ import sys
 import threading
 
 import flet as ft
-import flet_web.fastapi
+import flet.fastapi
 import uvicorn
 
 import pagebus.flet
@@ -23,7 +23,7 @@ import pagebus.flet
 if sys.argv[1:] != ["own"]:
     pagebus.flet.install()
 
-app = flet_web.fastapi.FastAPI()
+app = flet.fastapi.FastAPI()
 
 
 def main(page):
@@ -75,7 +75,7 @@ def hardware():
         print(json.dumps(asyncio.run(send_on_a_loop(text)) if way == "loop" else send(text)))
 
 
-app.mount("/", flet_web.fastapi.app(main))
+app.mount("/", flet.fastapi.app(main))
 threading.Thread(target=hardware, daemon=True).start()
 # The server stops when it is told to, and passes the signal on.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
