@@ -6,7 +6,7 @@ use _core::core::LaneKey;
 use _core::core::backlog::OverflowPolicy;
 use _core::core::fanout::{Audience, Fanout};
 use _core::core::registry::Scope;
-use _core::core::router::{NextCall, Parked, Ready, Router};
+use _core::core::router::{Loss, NextCall, Parked, Ready, Router};
 use _core::core::subscription::{Listener, Subscription};
 use proptest::prelude::*;
 use triomphe::Arc;
@@ -581,4 +581,20 @@ fn what_a_lane_left_half_way_is_handed_out_when_the_lane_goes() {
     router.unsubscribe(&ann, &Scope::All, &mut trash);
     assert!(router.deliverer(lane).is_none());
     assert_eq!(trash.fanouts.len(), 1);
+}
+
+#[test]
+fn a_router_that_closes_waits_until_those_with_queues_of_their_own_have_told_their_losses() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.note_beyond();
+    router.note_beyond();
+    router.close();
+    assert!(router.begin_reports());
+    for _ in 0..2 {
+        assert!(!router.finish(&mut trash));
+        assert!(matches!(router.next_report(), Some(Loss::Beyond)));
+    }
+    assert!(!router.finish(&mut trash), "the last one is being told");
+    assert!(router.next_report().is_none());
+    assert!(router.finish(&mut trash));
 }

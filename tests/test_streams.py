@@ -13,6 +13,8 @@ import pytest
 import python_programs
 from delivery_modes import (
     DEADLINE,
+    EXECUTOR,
+    INLINE,
     LOOPS,
     Bus,
     Gate,
@@ -24,6 +26,7 @@ from delivery_modes import (
     in_threads,
     inversions,
     numbers,
+    turns_of_the_loop,
 )
 from pagebus import HubClosed, Listener, Overflow, PubSub, PubSubHub, Stream
 
@@ -739,6 +742,91 @@ def test_each_burst_of_losses_of_a_stream_is_told_once(log: Any):
     assert asyncio.run(main()) == 6
     assert [t.dropped for t in told] == [1, 3, 1, 3]
     assert len(told_by(log)) == 2
+
+
+@pytest.mark.parametrize("bus", [*EXECUTOR, *INLINE], indirect=True, ids=str)
+def test_the_end_of_a_listeners_burst_is_told_after_its_beginning_however_long_that_takes(
+    bus: Bus, log: Any
+):
+    report, told = bus.gate(), Recorder()
+
+    def tell(overflow: Overflow) -> None:
+        if threading.current_thread() is not reader:
+            report.wait()
+        told.record((overflow.handler, overflow.dropped))
+
+    reader = threading.current_thread()
+    hub = bus.new_hub(max_pending=1, on_overflow=tell)
+    with hub.listen("ann") as messages:
+        hub.send_all("lost")
+        if bus.executor:
+            bus.executor.wait_idle()
+        sender = threading.Thread(target=hub.send_all, args=["kept"])
+        sender.start()
+        report.arrivals.wait(1)
+        # It catches up, while its first loss is still being told.
+        assert next(messages) == "kept"
+        assert told == []
+        report.open()
+        sender.join(DEADLINE)
+        assert told.wait(2) == [(messages, 1), (messages, 1)]
+    bus.settle()
+    log.take(1)
+
+
+def test_the_end_of_a_streams_burst_is_told_after_its_beginning_however_long_that_takes(
+    async_bus: Bus, log: Any
+):
+    report, told = async_bus.gate(), Recorder()
+
+    def tell(overflow: Overflow) -> None:
+        if threading.current_thread() is not reader:
+            report.wait()
+        told.record((overflow.handler, overflow.dropped))
+
+    reader, loop = threading.current_thread(), loop_of(async_bus)
+    hub = async_bus.new_hub(max_pending=1, on_overflow=tell)
+    messages = hub.stream("ann")
+    loop.run_async(messages.__aenter__())
+    hub.send_all("lost")
+    loop.spin()
+    hub.send_all("kept")
+    report.arrivals.wait(1)
+    # It is read elsewhere, while its first loss is still being told.
+    assert asyncio.run(messages.__anext__()) == "kept"
+    assert told == []
+    report.open()
+    assert told.wait(2) == [(messages, 1), (messages, 1)]
+    loop.run_async(messages.__aexit__(None, None, None))
+    log.take(1)
+
+
+def test_a_hub_that_closes_waits_until_what_a_reader_lost_is_told(log: Any):
+    report, told = Gate(), Recorder()
+
+    def tell(overflow: Overflow) -> None:
+        if threading.current_thread() is reading:
+            report.wait()
+        told.record(overflow.dropped)
+
+    async def close() -> None:
+        closing = asyncio.ensure_future(hub.aclose(timeout=DEADLINE))
+        await turns_of_the_loop(10)
+        assert not closing.done()
+        report.open()
+        await closing
+        assert told == [1, 1]
+
+    hub = PubSubHub(max_pending=1, on_overflow=tell)
+    with hub.listen("ann") as messages:
+        reading = threading.Thread(target=next, args=[messages])
+        for message in ("lost", "kept"):
+            hub.send_all(message)
+        reading.start()
+        report.arrivals.wait(1)
+        asyncio.run(close())
+        reading.join(DEADLINE)
+    log.take(1)
 
 
 def test_a_reader_that_does_not_keep_up_can_lose_its_subscription(log: Any):

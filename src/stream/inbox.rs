@@ -65,6 +65,9 @@ struct State {
     burst: u32,
     /// Messages lost so far.
     dropped: u64,
+    /// What is to be told of losses, in the order in which they happened. For each entry the hub has
+    /// this reader in its own list, or is about to.
+    untold: VecDeque<Lost>,
 }
 
 /// What a reader finds.
@@ -77,13 +80,16 @@ pub enum Found {
     End,
 }
 
-/// What became of a message.
-enum Entered {
-    Taken,
-    /// It, or an older one in its place, was lost: the n-th of a burst.
-    Lost(u32),
+/// What entering a message leaves to do without the lock.
+struct Entered {
+    /// What was lost for it, to be dropped.
+    lost: VecDeque<Held>,
     /// There was no room, and the hub unsubscribes who does not keep up.
-    CutOff(u32, VecDeque<Held>),
+    is_cut_off: bool,
+    /// There is something to tell of losses.
+    is_news: bool,
+    /// The reader is to be woken.
+    waiter: Option<Waiter>,
 }
 
 /// The queue of one reader, who is subscribed for the length of a block.
@@ -125,6 +131,7 @@ impl Inbox {
                 last_ticket: 0,
                 burst: 0,
                 dropped: 0,
+                untold: VecDeque::new(),
             }),
         })
     }
@@ -144,6 +151,7 @@ impl Inbox {
         let left = {
             let mut state = lock(py, &self.state);
             (state.reader, state.burst) = (None, 0);
+            state.untold.clear();
             (std::mem::take(&mut state.queue), state.waiter.take())
         };
         drop(left);
@@ -190,18 +198,16 @@ impl Inbox {
 
     /// Ends the subscription, and lets go of what is queued.
     pub fn leave(&self, py: Python<'_>) {
-        let (left, waiter) = {
+        let (left, address, waiter) = {
             let mut state = self.state(py);
             if matches!(state.phase, Phase::New | Phase::Left) {
                 return;
             }
             state.phase = Phase::Left;
-            (
-                (self.empty(&mut state), state.address.take()),
-                state.waiter.take(),
-            )
+            let left = self.empty(&mut state);
+            (left, state.address.take(), state.waiter.take())
         };
-        if let Some(address) = left.1 {
+        if let Some(address) = address {
             self.hub.get().cancel(py, address);
         }
         drop(left);
@@ -234,62 +240,74 @@ impl Inbox {
     // ---- messages come ------------------------------------------------------------------------
 
     /// Takes a message, and wakes the reader. Fails only with what is meant for the process, or if
-    /// the reader's loop does not work.
-    pub fn put(&self, owner: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// the reader's loop does not work. Calls `step_out` before anybody is told of a loss.
+    pub fn put(
+        &self,
+        owner: &Bound<'_, PyAny>,
+        message: &Bound<'_, PyAny>,
+        mut step_out: impl FnMut(),
+    ) -> PyResult<()> {
         let py = owner.py();
         let message = Held::new(message);
-        let (entered, given_way, waiter) = {
+        let entered = {
             let mut state = self.state(py);
             if state.phase != Phase::Open {
                 return Ok(());
             }
-            let (entered, given_way) = self.push(&mut state, message);
-            (entered, given_way, state.waiter.take())
+            self.push(&mut state, message)
         };
-        drop(given_way);
-        match entered {
-            Entered::Taken => {}
-            Entered::Lost(count) => self.report(owner, &Lost::Message(count)),
-            Entered::CutOff(count, left) => {
-                drop(left);
-                self.cancel(py);
-                self.report(owner, &Lost::Subscription(count));
-            }
+        drop(entered.lost);
+        if entered.is_cut_off {
+            self.cancel(py);
         }
-        if let Some(waiter) = waiter
-            && !waiter.wake(py)?
-        {
+        let woken = entered.waiter.map_or(Ok(true), |waiter| waiter.wake(py));
+        if let Ok(false) = woken {
+            step_out();
             self.lose_reader(py);
         }
-        Ok(())
+        if entered.is_news {
+            step_out();
+            PubSubHub::tell_losses_of(self.hub.bind(py), owner);
+        }
+        woken.map(drop)
     }
 
-    /// The second value is the message that was lost, to be dropped without the lock.
-    fn push(&self, state: &mut State, message: Held) -> (Entered, Option<Held>) {
-        let (hub, queue) = (self.hub.get(), &mut state.queue);
-        if queue.len() < self.limit {
-            queue.push_back(message);
-            hub.counters.add_unread();
-            return (Entered::Taken, None);
+    fn push(&self, state: &mut State, message: Held) -> Entered {
+        let mut entered = Entered {
+            lost: VecDeque::new(),
+            is_cut_off: false,
+            is_news: false,
+            waiter: None,
+        };
+        if state.queue.len() < self.limit {
+            state.queue.push_back(message);
+            self.hub.get().counters.add_unread();
+        } else {
+            self.make_room(state, message, &mut entered);
         }
-        let lost = match hub.overflow() {
-            OverflowPolicy::DropNewest => Some(message),
+        entered.waiter = state.waiter.take();
+        entered
+    }
+
+    /// Loses that message, or others in its place.
+    #[cold]
+    fn make_room(&self, state: &mut State, message: Held, entered: &mut Entered) {
+        let hub = self.hub.get();
+        match hub.overflow() {
+            OverflowPolicy::DropNewest => entered.lost.push_back(message),
             OverflowPolicy::DropOldest => {
-                queue.push_back(message);
-                queue.pop_front()
+                state.queue.push_back(message);
+                entered.lost.extend(state.queue.pop_front());
             }
             OverflowPolicy::Unsubscribe => {
                 state.phase = Phase::Ended;
-                let left = self.empty(state);
-                let count = left.len() + 1;
-                state.dropped += count as u64;
-                let count = u32::try_from(count).unwrap_or(u32::MAX);
-                return (Entered::CutOff(count, left), Some(message));
+                entered.is_cut_off = true;
+                entered.lost = self.empty(state);
+                entered.lost.push_back(message);
             }
-        };
-        state.dropped += 1;
-        state.burst = state.burst.saturating_add(1);
-        (Entered::Lost(state.burst), lost)
+        }
+        hub.counters.add_dropped(entered.lost.len());
+        entered.is_news = state.lose(entered.lost.len(), entered.is_cut_off);
     }
 
     /// Ends the subscription of a reader whose event loop is closed: nobody will come.
@@ -320,15 +338,16 @@ impl Inbox {
         }
     }
 
-    #[cold]
-    fn report(&self, owner: &Bound<'_, PyAny>, lost: &Lost) {
+    /// What is to be told next of losses.
+    pub fn next_loss<'py>(&self, owner: &Bound<'py, PyAny>) -> Option<(Loser<'py>, Lost)> {
         let py = owner.py();
+        let lost = self.state(py).untold.pop_front()?;
         let loser = Loser {
             handler: owner.clone(),
             session_id: self.session_id.bind(py).clone(),
             topic: self.topic.as_ref().map(|topic| topic.clone_ref(py)),
         };
-        report::lost(self.hub.bind(py), loser, lost);
+        Some((loser, lost))
     }
 
     // ---- the reader comes ---------------------------------------------------------------------
@@ -336,15 +355,15 @@ impl Inbox {
     /// Takes the next message, for the reader that waited with `ticket` or for one that did not wait.
     pub fn take(&self, owner: &Bound<'_, PyAny>, ticket: Option<Ticket>) -> PyResult<Found> {
         let py = owner.py();
-        let (found, burst, waiter) = {
+        let (found, is_news, waiter) = {
             let mut state = self.state(py);
             let found = self.find(&mut state, ticket);
             let waiter = found.is_ok().then(|| state.waiter.take());
-            (found, state.caught_up(), waiter)
+            (found, state.catch_up(), waiter)
         };
         drop(waiter);
-        if let Some(count) = burst {
-            self.report(owner, &Lost::Burst(count));
+        if is_news {
+            PubSubHub::tell_losses_of(self.hub.bind(py), owner);
         }
         found.map_err(|why| why.error(owner))
     }
@@ -452,15 +471,34 @@ impl Inbox {
 }
 
 impl State {
-    /// Ends a burst of losses if the queue is empty again; returns its size.
-    fn caught_up(&mut self) -> Option<u32> {
+    /// Counts losses; tells whether there is something to tell of them.
+    fn lose(&mut self, count: usize, is_cut_off: bool) -> bool {
+        self.dropped += count as u64;
+        if is_cut_off {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.untold.push_back(Lost::Subscription(count));
+            return true;
+        }
+        self.burst = self.burst.saturating_add(1);
+        if self.burst == 1 {
+            self.untold.push_back(Lost::Message);
+        }
+        self.burst == 1
+    }
+
+    /// Ends a burst of losses if the queue is empty again; tells whether there was one.
+    fn catch_up(&mut self) -> bool {
         if !self.queue.is_empty() {
-            return None;
+            return false;
         }
         if self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
         }
-        (self.burst > 0).then(|| std::mem::take(&mut self.burst))
+        let burst = std::mem::take(&mut self.burst);
+        if burst > 0 {
+            self.untold.push_back(Lost::Burst(burst));
+        }
+        burst > 0
     }
 }
 
