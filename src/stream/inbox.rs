@@ -27,6 +27,10 @@ use crate::subscribe::{self, Options, Source};
 /// A spike's memory is given back when an empty queue holds more room than this.
 const KEPT_CAPACITY: usize = 1024;
 
+/// How often it is tried to wake a reader: what the loop refuses for want of memory, it may take
+/// the next time.
+const ATTEMPTS: usize = 16;
+
 /// How far a reader is with its block.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -53,12 +57,21 @@ pub enum End {
 /// A reader that waits, or was woken and has not come back yet. There is one at a time.
 pub type Ticket = u64;
 
+/// The word that a reader has left.
+struct Word {
+    ticket: Ticket,
+    /// How it is to be woken.
+    waiter: Waiter,
+    /// How far it was when somebody set out to wake it.
+    phase: Phase,
+}
+
 struct State {
     phase: Phase,
     queue: VecDeque<Held>,
     address: Option<Address>,
-    /// How the reader is to be woken.
-    waiter: Option<Waiter>,
+    /// How the reader is to be woken, unless somebody does that already.
+    word: Option<Word>,
     reader: Option<Ticket>,
     last_ticket: Ticket,
     /// Messages lost since the queue was last empty.
@@ -89,7 +102,7 @@ struct Entered {
     /// There is something to tell of losses.
     is_news: bool,
     /// The reader is to be woken.
-    waiter: Option<Waiter>,
+    word: Option<Word>,
 }
 
 /// The queue of one reader, who is subscribed for the length of a block.
@@ -126,7 +139,7 @@ impl Inbox {
                 phase: Phase::New,
                 queue: VecDeque::new(),
                 address: None,
-                waiter: None,
+                word: None,
                 reader: None,
                 last_ticket: 0,
                 burst: 0,
@@ -152,7 +165,7 @@ impl Inbox {
             let mut state = lock(py, &self.state);
             (state.reader, state.burst) = (None, 0);
             state.untold.clear();
-            (std::mem::take(&mut state.queue), state.waiter.take())
+            (std::mem::take(&mut state.queue), state.word.take())
         };
         drop(left);
     }
@@ -198,35 +211,44 @@ impl Inbox {
 
     /// Ends the subscription, and lets go of what is queued.
     pub fn leave(&self, py: Python<'_>) {
-        let (left, address, waiter) = {
+        let (left, address, word) = {
             let mut state = self.state(py);
             if matches!(state.phase, Phase::New | Phase::Left) {
                 return;
             }
             state.phase = Phase::Left;
             let left = self.empty(&mut state);
-            (left, state.address.take(), state.waiter.take())
+            (left, state.address.take(), state.take_word())
         };
         if let Some(address) = address {
             self.hub.get().cancel(py, address);
         }
         drop(left);
-        wake(py, waiter);
+        self.tell_end(py, word);
     }
 
     /// Enters that the subscription has ended.
     pub fn end(&self, py: Python<'_>, how: End) {
-        let (left, waiter) = {
+        let (left, word) = {
             let mut state = self.state(py);
             if state.phase != Phase::Open {
                 return;
             }
             state.phase = Phase::Ended;
             let left = (how == End::Goodbye).then(|| self.empty(&mut state));
-            (left, state.waiter.take())
+            (left, state.take_word())
         };
         drop(left);
-        wake(py, waiter);
+        self.tell_end(py, word);
+    }
+
+    /// Wakes a reader where nobody can be told that it cannot be woken.
+    fn tell_end(&self, py: Python<'_>, word: Option<Word>) {
+        let (lost, woken) = self.wake(py, word);
+        if let Some(ticket) = lost {
+            self.lose_reader(py, ticket);
+        }
+        report::contained(py, woken, None);
     }
 
     /// Takes everything out of the queue, to be dropped without the lock.
@@ -260,16 +282,16 @@ impl Inbox {
         if entered.is_cut_off {
             self.cancel(py);
         }
-        let woken = entered.waiter.map_or(Ok(true), |waiter| waiter.wake(py));
-        if let Ok(false) = woken {
+        let (absent, woken) = self.wake(py, entered.word);
+        if let Some(ticket) = absent {
             step_out();
-            self.lose_reader(py);
+            self.lose_reader(py, ticket);
         }
         if entered.is_news {
             step_out();
             PubSubHub::tell_losses_of(self.hub.bind(py), owner);
         }
-        woken.map(drop)
+        woken
     }
 
     fn push(&self, state: &mut State, message: Held) -> Entered {
@@ -277,7 +299,7 @@ impl Inbox {
             lost: VecDeque::new(),
             is_cut_off: false,
             is_news: false,
-            waiter: None,
+            word: None,
         };
         if state.queue.len() < self.limit {
             state.queue.push_back(message);
@@ -285,7 +307,7 @@ impl Inbox {
         } else {
             self.make_room(state, message, &mut entered);
         }
-        entered.waiter = state.waiter.take();
+        entered.word = state.take_word();
         entered
     }
 
@@ -310,14 +332,57 @@ impl Inbox {
         entered.is_news = state.lose(entered.lost.len(), entered.is_cut_off);
     }
 
-    /// Ends the subscription of a reader whose event loop is closed: nobody will come.
+    /// Wakes the reader that has left that word. Gives its ticket if its event loop is closed, so
+    /// that it will not come, and an error if it could not be woken; whoever comes next tries that again.
+    fn wake(&self, py: Python<'_>, word: Option<Word>) -> (Option<Ticket>, PyResult<()>) {
+        let (mut word, mut outside) = (word, Ok(()));
+        while let Some(next) = word {
+            let (woken, interrupted) = next.try_wake(py);
+            outside = outside.and(interrupted);
+            match woken {
+                Ok(true) => return (None, outside),
+                Ok(false) => return (Some(next.ticket), outside),
+                Err(error) => {
+                    word = self.put_back(py, next);
+                    if word.is_none() {
+                        return (None, outside.and(Err(error)));
+                    }
+                }
+            }
+        }
+        (None, outside)
+    }
+
+    /// Leaves the word of a reader that still waits to whoever comes next. Gives it back if the end has
+    /// come meanwhile, which found no word: nobody may come after that.
     #[cold]
-    fn lose_reader(&self, py: Python<'_>) {
+    fn put_back(&self, py: Python<'_>, word: Word) -> Option<Word> {
+        let (waits, phase) = {
+            let mut state = self.state(py);
+            let waits = state.reader == Some(word.ticket);
+            if waits && state.phase == word.phase {
+                state.word = Some(word);
+                return None;
+            }
+            (waits, state.phase)
+        };
+        waits.then_some(Word { phase, ..word })
+    }
+
+    /// Ends the subscription of a reader whose event loop is closed: nobody will come. Unless another
+    /// one has come in its place.
+    #[cold]
+    fn lose_reader(&self, py: Python<'_>, ticket: Ticket) {
         let left = {
             let mut state = self.state(py);
-            if state.phase == Phase::Open {
-                state.phase = Phase::Ended;
+            if state.reader != Some(ticket) {
+                return;
             }
+            state.reader = None;
+            if state.phase != Phase::Open {
+                return;
+            }
+            state.phase = Phase::Ended;
             self.empty(&mut state)
         };
         let hub = self.hub.bind(py);
@@ -355,13 +420,13 @@ impl Inbox {
     /// Takes the next message, for the reader that waited with `ticket` or for one that did not wait.
     pub fn take(&self, owner: &Bound<'_, PyAny>, ticket: Option<Ticket>) -> PyResult<Found> {
         let py = owner.py();
-        let (found, is_news, waiter) = {
+        let (found, is_news, word) = {
             let mut state = self.state(py);
             let found = self.find(&mut state, ticket);
-            let waiter = found.is_ok().then(|| state.waiter.take());
-            (found, state.catch_up(), waiter)
+            let word = found.is_ok().then(|| state.word.take());
+            (found, state.catch_up(), word)
         };
-        drop(waiter);
+        drop(word);
         if is_news {
             PubSubHub::tell_losses_of(self.hub.bind(py), owner);
         }
@@ -401,7 +466,11 @@ impl Inbox {
             if state.phase == Phase::Open && state.queue.is_empty() && state.reader.is_none() {
                 state.last_ticket += 1;
                 state.reader = Some(state.last_ticket);
-                state.waiter = Some(waiter);
+                state.word = Some(Word {
+                    ticket: state.last_ticket,
+                    waiter,
+                    phase: state.phase,
+                });
                 return state.reader;
             }
             waiter
@@ -412,15 +481,15 @@ impl Inbox {
 
     /// Enters that a reader waits no more.
     pub fn give_up(&self, py: Python<'_>, ticket: Ticket) {
-        let waiter = {
+        let word = {
             let mut state = self.state(py);
             if state.reader != Some(ticket) {
                 return;
             }
             state.reader = None;
-            state.waiter.take()
+            state.word.take()
         };
-        drop(waiter);
+        drop(word);
     }
 
     /// Messages lost so far.
@@ -447,16 +516,16 @@ impl Inbox {
             .iter()
             .try_for_each(|message| visit.call(&**message))?;
         state
-            .waiter
+            .word
             .as_ref()
-            .map_or(Ok(()), |waiter| waiter.traverse(visit))
+            .map_or(Ok(()), |word| word.waiter.traverse(visit))
     }
 
     /// Lets go of what the garbage collector may have found in a cycle.
     pub fn clear(&self) {
         let left = self.state.try_lock().map(|mut state| {
             let left = self.forget(&mut state);
-            (left, state.waiter.take())
+            (left, state.word.take())
         });
         drop(left);
     }
@@ -500,6 +569,27 @@ impl State {
         }
         burst > 0
     }
+
+    /// Takes the word of the reader, for it to be woken.
+    fn take_word(&mut self) -> Option<Word> {
+        let phase = self.phase;
+        self.word.take().map(|word| Word { phase, ..word })
+    }
+}
+
+impl Word {
+    /// As [`Waiter::wake`].
+    fn try_wake(&self, py: Python<'_>) -> (PyResult<bool>, PyResult<()>) {
+        let (mut woken, mut outside) = self.waiter.wake(py);
+        for _ in 1..ATTEMPTS {
+            if woken.is_ok() {
+                break;
+            }
+            let (again, interrupted) = self.waiter.wake(py);
+            (woken, outside) = (again, outside.and(interrupted));
+        }
+        (woken, outside)
+    }
 }
 
 impl Drop for Inbox {
@@ -508,14 +598,6 @@ impl Drop for Inbox {
             let left = self.state.get_mut().queue.len();
             self.hub.get().counters.subtract_unread(left);
         }
-    }
-}
-
-/// Wakes a reader where nobody can be told that it cannot be woken.
-fn wake(py: Python<'_>, waiter: Option<Waiter>) {
-    if let Some(waiter) = waiter {
-        let woken = waiter.wake(py).map(drop);
-        report::contained(py, woken, None);
     }
 }
 
