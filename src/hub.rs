@@ -3,6 +3,7 @@
 mod arguments;
 mod methods;
 
+use std::collections::VecDeque;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +32,7 @@ use crate::link::Link;
 use crate::lock::lock;
 use crate::name;
 use crate::once::Once;
-use crate::python;
+use crate::python::{self, Held};
 use crate::report;
 use crate::stats::Failures;
 use crate::stream::{self, End};
@@ -72,6 +73,9 @@ pub struct PubSubHub {
     this: Once<Py<PyWeakrefReference>>,
     /// The loops on which handlers were suspended, for as long as some are.
     loops: Mutex<Vec<Weak<LoopLane>>>,
+    /// Readers that have something to tell of what they lost, one for each time that the router
+    /// has noted that somebody has; changed together with that.
+    losers: Mutex<VecDeque<Held>>,
     /// What connects it to the hubs of other processes.
     link: Option<Box<Link>>,
 }
@@ -93,12 +97,12 @@ impl PubSubHub {
         how: End,
         change: impl FnOnce(&mut Router, &mut Trash) -> T,
     ) -> T {
-        let (mut trash, mut is_new) = (Trash::default(), false);
+        let (mut trash, mut inherited) = (Trash::default(), None);
         let (result, finished, ended, aftermath) = {
             let mut router = lock(py, &self.router);
             if !self.process.is_this() {
                 self.begin_anew(&mut router, &mut trash);
-                is_new = true;
+                inherited = Some(std::mem::take(&mut *self.losers.lock()));
             }
             let was_finished = router.is_finished();
             let result = change(&mut router, &mut trash);
@@ -110,7 +114,7 @@ impl PubSubHub {
             }
             (result, finished, ended, router.aftermath())
         };
-        if is_new {
+        if inherited.is_some() {
             // Who waits for the parent's hub to close is not here.
             drop(self.take_watchers(py));
         }
@@ -146,6 +150,21 @@ impl PubSubHub {
             report::losses(slf);
         }
         result
+    }
+
+    /// Lets be told what a reader has noted of its losses, when those are told that came before.
+    #[cold]
+    pub fn tell_losses_of(slf: &Bound<'_, Self>, reader: &Bound<'_, PyAny>) {
+        let reader = Held::new(reader);
+        Self::change_and_report(slf, |router, _| {
+            slf.get().losers.lock().push_back(reader);
+            router.note_beyond();
+        });
+    }
+
+    /// The reader that has something to tell now.
+    pub fn next_loser(&self, py: Python<'_>) -> Option<Held> {
+        lock(py, &self.losers).pop_front()
     }
 
     /// Wakes those who tell others of a change of subscriptions.

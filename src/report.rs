@@ -16,6 +16,7 @@ use crate::hub::{PubSubHub, SYNC};
 use crate::name;
 use crate::once::{Imported, Once, intern};
 use crate::python;
+use crate::stream;
 
 /// One failed delivery.
 #[pyclass(frozen, module = "pagebus", get_all, weakref)]
@@ -186,7 +187,25 @@ fn tell(hub: &Bound<'_, PubSubHub>, loss: &Loss) -> PyResult<()> {
             let words = caught_up(*count);
             lane_overflow(hub, *lane, envelope, *count, &words)
         }
+        Loss::Beyond => reader_overflow(hub),
     }
+}
+
+fn reader_overflow(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+    let Some(reader) = hub.get().next_loser(hub.py()) else {
+        return Ok(());
+    };
+    let reader = reader.bind(hub.py());
+    let Some((loser, lost)) = stream::inbox_of(reader).and_then(|inbox| inbox.next_loss(reader))
+    else {
+        return Ok(());
+    };
+    let (count, words) = match lost {
+        Lost::Message => (1, falls_behind(hub)),
+        Lost::Subscription(count) => (count, unsubscribed(count)),
+        Lost::Burst(count) => (count, caught_up(count)),
+    };
+    overflow_of(hub, loser, count, &words)
 }
 
 fn overflow(
@@ -226,33 +245,12 @@ pub struct Loser<'py> {
 
 /// What a reader has lost.
 pub enum Lost {
-    /// A message, the n-th of a burst.
-    Message(u32),
+    /// The first message of a burst.
+    Message,
     /// Its subscription, and so many messages with it.
     Subscription(u32),
     /// So many messages in a burst that is over.
     Burst(u32),
-}
-
-/// Counts and reports what a reader has lost, as for a handler.
-pub fn lost(hub: &Bound<'_, PubSubHub>, loser: Loser<'_>, lost: &Lost) {
-    let counters = &hub.get().counters;
-    let (count, line) = match *lost {
-        Lost::Message(count) => {
-            counters.add_dropped(1);
-            if count > 1 {
-                return;
-            }
-            (count, falls_behind(hub))
-        }
-        Lost::Subscription(count) => {
-            counters.add_dropped(count as usize);
-            (count, unsubscribed(count))
-        }
-        Lost::Burst(count) => (count, caught_up(count)),
-    };
-    let result = overflow_of(hub, loser, count, &line);
-    contain(hub, result);
 }
 
 fn overflow_of(

@@ -97,10 +97,11 @@ pub fn subscribe(
     options: &Options,
 ) -> PyResult<Handle> {
     let kind = signature::check(callable, source.arguments())?;
+    // First, because it can fail: without a handle nobody could end the subscription.
+    let reference = PyWeakrefReference::new(hub)?.unbind();
     let address = subscribe_as(hub, session_id, source, callable, kind, options)?;
     let topic = source.topic().map(|topic| topic.clone().unbind());
     let session_id = session_id.clone().unbind();
-    let reference = PyWeakrefReference::new(hub)?.unbind();
     Ok(Handle::new(reference, address, session_id, topic))
 }
 
@@ -141,11 +142,23 @@ pub fn subscribe_as(
         known: Vec::new(),
         unneeded: None,
     };
-    let address = enter(hub, wanted, callable)?.address();
-    if let Some(link) = hub.get().link() {
-        link.start(hub)?;
+    start_link(hub)?;
+    Ok(enter(hub, wanted, callable)?.address())
+}
+
+/// Before a subscription is entered: where there is no thread for a link, the caller gets no handle
+/// to end it.
+fn start_link(hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+    let (py, own) = (hub.py(), hub.get());
+    match own.link() {
+        Some(_) if own.change(py, |router, _| router.is_closed()) => Err(closed()),
+        Some(link) => link.start(hub),
+        None => Ok(()),
     }
-    Ok(address)
+}
+
+fn closed() -> PyErr {
+    HubClosed::new_err("the hub is closed")
 }
 
 fn enter(
@@ -156,7 +169,7 @@ fn enter(
     let (py, own) = (hub.py(), hub.get());
     loop {
         match own.change(py, |router, _| wanted.enter(py, router)) {
-            Found::Closed => return Err(HubClosed::new_err("the hub is closed")),
+            Found::Closed => return Err(closed()),
             Found::NotKept => return Err(not_kept()),
             Found::New(subscription, None) => return Ok(subscription),
             Found::New(subscription, Some(deliverer)) => {

@@ -627,3 +627,19 @@ fn what_a_hub_has_not_reported_when_it_is_given_up_is_not_reported_any_more() {
     router.give_up(|_| 0, &mut trash);
     assert!(router.next_report().is_none());
 }
+
+#[test]
+fn a_router_that_closes_waits_until_those_with_queues_of_their_own_have_told_their_losses() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.note_beyond();
+    router.note_beyond();
+    router.close();
+    assert!(router.begin_reports());
+    for _ in 0..2 {
+        assert!(!router.finish(&mut trash));
+        assert!(matches!(router.next_report(), Some(Loss::Beyond)));
+    }
+    assert!(!router.finish(&mut trash), "the last one is being told");
+    assert!(router.next_report().is_none());
+    assert!(router.finish(&mut trash));
+}

@@ -13,6 +13,8 @@ import pytest
 import python_programs
 from delivery_modes import (
     DEADLINE,
+    EXECUTOR,
+    INLINE,
     LOOPS,
     Bus,
     Gate,
@@ -651,6 +653,106 @@ def test_no_wake_up_is_lost_between_two_threads_that_listen(bus: Bus):
         in_threads(ask, answer)
 
 
+# ---- a loop that refuses a wake-up -----------------------------------------------------------
+
+
+class Refusing(asyncio.SelectorEventLoop):
+    """A loop that refuses so many wake-ups of a reader, as one does that gets no memory."""
+
+    refusals = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+        self.gate.open()
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, **kwargs: Any) -> asyncio.Handle:
+        if self.refusals and getattr(callback, "__name__", "") == "resolve":
+            self.refusals -= 1
+            self.gate.wait()
+            raise MemoryError
+        return super().call_soon_threadsafe(callback, *args, **kwargs)
+
+
+class OnRefusing:
+    """Somebody who reads a stream on such a loop, and waits there."""
+
+    def __init__(self) -> None:
+        self.hubs, self.readers = LoopThread(), LoopThread(Refusing)
+        assert isinstance(self.readers.loop, Refusing)
+        self.loop = self.readers.loop
+        self.hub = PubSubHub(self.hubs.loop)
+        self.reading = Reading(self.readers, lambda: self.hub.stream("ann"))
+        self.readers.spin()
+
+    def refuse(self, count: int) -> None:
+        self.loop.refusals = count
+
+    def send(self, message: Any) -> None:
+        """Send, and return when the hub is done with it."""
+        self.hub.send_all(message)
+        self.hubs.spin()
+
+    def result(self) -> list[Any]:
+        result = self.reading.result()
+        for loop in (self.hubs, self.readers):
+            loop.close()
+        return result
+
+
+def test_a_stream_whose_loop_refuses_a_wake_up_once_gets_its_message():
+    ann = OnRefusing()
+    ann.refuse(1)
+    ann.send("one")
+    ann.reading.got.wait(1)
+    ann.send(END)
+    assert ann.result() == ["one", END]
+
+
+def test_a_stream_whose_loop_refuses_every_wake_up_for_a_while_gets_all_with_the_next_message(
+    log: Any,
+):
+    ann = OnRefusing()
+    ann.refuse(1_000)
+    ann.send("one")
+    [record] = log.take(1)
+    assert "'ann' failed" in record.getMessage()
+    assert record.exc_info[0] is MemoryError
+    ann.refuse(0)
+    ann.send(END)
+    assert ann.result() == ["one", END]
+
+
+@pytest.mark.parametrize("refusals", [0, 1])
+def test_a_goodbye_reaches_a_stream_whose_loop_refused_a_wake_up(refusals: int, log: Any):
+    ann = OnRefusing()
+    ann.refuse(1_000)
+    ann.send("one")
+    log.take(1)
+    ann.refuse(refusals)
+    ann.hub.unsubscribe_all("ann")
+    assert ann.result() == ["no more"]
+
+
+def test_a_goodbye_that_a_loop_refuses_at_first_ends_the_stream():
+    ann = OnRefusing()
+    ann.refuse(1)
+    ann.hub.unsubscribe_all("ann")
+    assert ann.result() == ["no more"]
+
+
+def test_a_goodbye_that_comes_while_a_loop_refuses_a_wake_up_ends_the_stream():
+    ann = OnRefusing()
+    ann.loop.gate = Gate()
+    # As often as it is tried for the message, and then left to whoever comes next.
+    ann.refuse(16)
+    ann.hub.send_all("one")
+    ann.loop.gate.arrivals.wait(1)
+    ann.hub.unsubscribe_all("ann")
+    ann.loop.gate.open()
+    assert ann.result() == ["no more"]
+
+
 # ---- where the reader runs -------------------------------------------------------------------
 
 
@@ -693,6 +795,76 @@ def test_a_reader_whose_loop_is_closed_does_not_hurt_the_sender(
         assert async_bus.hub.stats().dropped == 1
     # asyncio complains of tasks that are destroyed while they wait.
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+class ReaderOnAClosedLoop:
+    """A stream, and somebody who waits there on a loop that was closed.
+
+    Whoever is about to find out that the loop is closed waits at a gate.
+    """
+
+    def __init__(self) -> None:
+        self.thread, self.gate = LoopThread(), (gate := Gate())
+
+        class Closing(asyncio.SelectorEventLoop):
+            def call_soon_threadsafe(self, callback: Any, *args: Any, **kwargs: Any) -> Any:
+                if self.is_closed():
+                    gate.wait()
+                return super().call_soon_threadsafe(callback, *args, **kwargs)
+
+        self.hub = PubSubHub(self.thread.loop)
+        self.stream = self.hub.stream("ann")
+        loop = Closing()
+        loop.run_until_complete(self.stream.__aenter__())
+        self.next_message = self.stream.__anext__()
+        self.task = loop.create_task(self.next_message)
+        loop.run_until_complete(turns_of_the_loop(3))
+        loop.close()
+        # asyncio complains of tasks that are destroyed while they wait.
+        self.task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    async def read_on(self) -> list[Any]:
+        got = Recorder()
+        await read_until_end(self.stream, got)
+        return list(got)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda hub: hub.send_all("one"),
+        lambda hub: hub.unsubscribe_all("ann"),
+        lambda hub: hub.close(),
+    ],
+    ids=["a message", "a goodbye", "a close"],
+)
+def test_a_loop_over_a_stream_whose_last_reader_was_on_a_closed_loop_ends(end: Any, log: Any):
+    dead = ReaderOnAClosedLoop()
+    dead.gate.open()
+    end(dead.hub)
+    dead.thread.spin()
+
+    assert asyncio.run(dead.read_on()) == ["no more"]
+    assert dead.hub.stats().subscriptions == 0
+    assert all("reader is closed" in line for line in told_by(log))
+    dead.thread.close()
+
+
+def test_a_reader_that_takes_the_place_of_one_on_a_closed_loop_keeps_its_subscription():
+    dead, other = ReaderOnAClosedLoop(), LoopThread()
+    dead.hub.send_all("one")
+    dead.gate.arrivals.wait(1)
+    dead.next_message.close()
+    reading = asyncio.run_coroutine_threadsafe(dead.read_on(), other.loop)
+    # It has taken the message, and waits for the next.
+    other.spin()
+    dead.gate.open()
+    dead.thread.spin()
+    dead.hub.send_all(END)
+
+    assert reading.result(DEADLINE) == ["one", END]
+    for thread in (dead.thread, other):
+        thread.close()
 
 
 def test_streams_work_beside_an_executor(executor_bus: Bus):
@@ -848,6 +1020,91 @@ def test_each_burst_of_losses_of_a_stream_is_told_once(log: Any):
     assert asyncio.run(main()) == 6
     assert [t.dropped for t in told] == [1, 3, 1, 3]
     assert len(told_by(log)) == 2
+
+
+@pytest.mark.parametrize("bus", [*EXECUTOR, *INLINE], indirect=True, ids=str)
+def test_the_end_of_a_listeners_burst_is_told_after_its_beginning_however_long_that_takes(
+    bus: Bus, log: Any
+):
+    report, told = bus.gate(), Recorder()
+
+    def tell(overflow: Overflow) -> None:
+        if threading.current_thread() is not reader:
+            report.wait()
+        told.record((overflow.handler, overflow.dropped))
+
+    reader = threading.current_thread()
+    hub = bus.new_hub(max_pending=1, on_overflow=tell)
+    with hub.listen("ann") as messages:
+        hub.send_all("lost")
+        if bus.executor:
+            bus.executor.wait_idle()
+        sender = threading.Thread(target=hub.send_all, args=["kept"])
+        sender.start()
+        report.arrivals.wait(1)
+        # It catches up, while its first loss is still being told.
+        assert next(messages) == "kept"
+        assert told == []
+        report.open()
+        sender.join(DEADLINE)
+        assert told.wait(2) == [(messages, 1), (messages, 1)]
+    bus.settle()
+    log.take(1)
+
+
+def test_the_end_of_a_streams_burst_is_told_after_its_beginning_however_long_that_takes(
+    async_bus: Bus, log: Any
+):
+    report, told = async_bus.gate(), Recorder()
+
+    def tell(overflow: Overflow) -> None:
+        if threading.current_thread() is not reader:
+            report.wait()
+        told.record((overflow.handler, overflow.dropped))
+
+    reader, loop = threading.current_thread(), loop_of(async_bus)
+    hub = async_bus.new_hub(max_pending=1, on_overflow=tell)
+    messages = hub.stream("ann")
+    loop.run_async(messages.__aenter__())
+    hub.send_all("lost")
+    loop.spin()
+    hub.send_all("kept")
+    report.arrivals.wait(1)
+    # It is read elsewhere, while its first loss is still being told.
+    assert asyncio.run(messages.__anext__()) == "kept"
+    assert told == []
+    report.open()
+    assert told.wait(2) == [(messages, 1), (messages, 1)]
+    loop.run_async(messages.__aexit__(None, None, None))
+    log.take(1)
+
+
+def test_a_hub_that_closes_waits_until_what_a_reader_lost_is_told(log: Any):
+    report, told = Gate(), Recorder()
+
+    def tell(overflow: Overflow) -> None:
+        if threading.current_thread() is reading:
+            report.wait()
+        told.record(overflow.dropped)
+
+    async def close() -> None:
+        closing = asyncio.ensure_future(hub.aclose(timeout=DEADLINE))
+        await turns_of_the_loop(10)
+        assert not closing.done()
+        report.open()
+        await closing
+        assert told == [1, 1]
+
+    hub = PubSubHub(max_pending=1, on_overflow=tell)
+    with hub.listen("ann") as messages:
+        reading = threading.Thread(target=next, args=[messages])
+        for message in ("lost", "kept"):
+            hub.send_all(message)
+        reading.start()
+        report.arrivals.wait(1)
+        asyncio.run(close())
+        reading.join(DEADLINE)
+    log.take(1)
 
 
 def test_a_reader_that_does_not_keep_up_can_lose_its_subscription(log: Any):

@@ -47,7 +47,8 @@ pub fn call<'py>(
     if subscription.is_cancelled() {
         return Ok(None);
     }
-    subscription.handler.call(py, &envelope.message).map(Some)
+    let handler = &subscription.handler;
+    handler.call(py, contexts, &envelope.message).map(Some)
 }
 
 /// Calls a handler and drives what it returns until that suspends or ends.

@@ -8,7 +8,7 @@ use pyo3::types::{PyString, PyTuple};
 
 use triomphe::Arc;
 
-use super::context::Captured;
+use super::context::{Captured, Contexts};
 use crate::core::presence::Presence;
 use crate::once::Imported;
 use crate::presence::Notice;
@@ -159,52 +159,61 @@ impl Handler {
         python::call(equal, [&*own, callable])?.is_truthy()
     }
 
-    /// Calls it with a message; its context has been entered.
+    /// Calls it with a message; its context has been entered, and may be left afterwards.
     #[inline]
     pub fn call<'py>(
         &self,
         py: Python<'py>,
+        contexts: &mut Contexts<'py>,
         message: &Message,
     ) -> Result<Bound<'py, PyAny>, Raised> {
         let Body::Sent(body) = &message.body else {
-            return self.tell(py, message);
+            return self.tell(py, contexts, message);
         };
         let body = body.bind(py);
         match &message.topic {
-            None => self.call_with(py, [body]),
-            Some(topic) => self.call_with(py, [topic.bind(py).as_any(), body]),
+            None => self.call_with(py, contexts, [body]),
+            Some(topic) => self.call_with(py, contexts, [topic.bind(py).as_any(), body]),
         }
     }
 
     /// Calls it with what the hub tells.
     #[cold]
-    fn tell<'py>(&self, py: Python<'py>, message: &Message) -> Result<Bound<'py, PyAny>, Raised> {
+    fn tell<'py>(
+        &self,
+        py: Python<'py>,
+        contexts: &mut Contexts<'py>,
+        message: &Message,
+    ) -> Result<Bound<'py, PyAny>, Raised> {
         let body = Raised::from_result(py, message.body(py))?;
-        self.call_with(py, [body])
+        self.call_with(py, contexts, [body])
     }
 
     #[inline]
     fn call_with<'py, const N: usize>(
         &self,
         py: Python<'py>,
+        contexts: &mut Contexts<'py>,
         args: [&Bound<'py, PyAny>; N],
     ) -> Result<Bound<'py, PyAny>, Raised> {
         // Neither a tuple nor a reader has an entry, so most calls need not ask what it is.
         python::try_entry(self.target.bind(py), args)
-            .unwrap_or_else(|| self.call_without_entry(py, args))
+            .unwrap_or_else(|| self.call_without_entry(py, contexts, args))
     }
 
     #[inline(never)]
     fn call_without_entry<'py, const N: usize>(
         &self,
         py: Python<'py>,
+        contexts: &mut Contexts<'py>,
         args: [&Bound<'py, PyAny>; N],
     ) -> Result<Bound<'py, PyAny>, Raised> {
         let target = self.target.bind(py);
         let Some(inbox) = stream::inbox_of(target) else {
             return python::try_call(&self.callable(py), args);
         };
-        let put = inbox.put(target, args[N - 1]);
+        // What a reader loses is told to the hub's owner, who is not to see the subscriber's variables.
+        let put = inbox.put(target, args[N - 1], || contexts.leave());
         Raised::from_result(py, put.map(|()| py.None().into_bound(py)))
     }
 

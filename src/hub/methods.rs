@@ -122,6 +122,7 @@ impl PubSubHub {
             overflow,
             passed: AtomicU64::new(0),
             watchers: Mutex::default(),
+            losers: Mutex::default(),
             this: Once::new(),
             loops: Mutex::default(),
             link,
@@ -376,6 +377,9 @@ impl PubSubHub {
         visit.call(&self.on_overflow)?;
         if let Some(watchers) = self.watchers.try_lock() {
             watchers.traverse(&visit)?;
+        }
+        if let Some(losers) = self.losers.try_lock() {
+            losers.iter().try_for_each(|reader| visit.call(&**reader))?;
         }
         if let Some(link) = &self.link {
             link.traverse(&visit)?;

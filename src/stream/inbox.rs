@@ -28,6 +28,10 @@ use crate::subscription::{forget_ready, when_ready};
 /// A spike's memory is given back when an empty queue holds more room than this.
 const KEPT_CAPACITY: usize = 1024;
 
+/// How often it is tried to wake a reader: what the loop refuses for want of memory, it may take
+/// the next time.
+const ATTEMPTS: usize = 16;
+
 /// How far a reader is with its block.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -54,18 +58,30 @@ pub enum End {
 /// A reader that waits, or was woken and has not come back yet. There is one at a time.
 pub type Ticket = u64;
 
+/// The word that a reader has left.
+struct Word {
+    ticket: Ticket,
+    /// How it is to be woken.
+    waiter: Waiter,
+    /// How far it was when somebody set out to wake it.
+    phase: Phase,
+}
+
 struct State {
     phase: Phase,
     queue: VecDeque<Held>,
     address: Option<Address>,
-    /// How the reader is to be woken.
-    waiter: Option<Waiter>,
+    /// How the reader is to be woken, unless somebody does that already.
+    word: Option<Word>,
     reader: Option<Ticket>,
     last_ticket: Ticket,
     /// Messages lost since the queue was last empty.
     burst: u32,
     /// Messages lost so far.
     dropped: u64,
+    /// What is to be told of losses, in the order in which they happened. For each entry the hub has
+    /// this reader in its own list, or is about to.
+    untold: VecDeque<Lost>,
 }
 
 /// What a reader finds.
@@ -78,13 +94,16 @@ pub enum Found {
     End,
 }
 
-/// What became of a message.
-enum Entered {
-    Taken,
-    /// It, or an older one in its place, was lost: the n-th of a burst.
-    Lost(u32),
+/// What entering a message leaves to do without the lock.
+struct Entered {
+    /// What was lost for it, to be dropped.
+    lost: VecDeque<Held>,
     /// There was no room, and the hub unsubscribes who does not keep up.
-    CutOff(u32, VecDeque<Held>),
+    is_cut_off: bool,
+    /// There is something to tell of losses.
+    is_news: bool,
+    /// The reader is to be woken.
+    word: Option<Word>,
 }
 
 /// The queue of one reader, who is subscribed for the length of a block.
@@ -121,11 +140,12 @@ impl Inbox {
                 phase: Phase::New,
                 queue: VecDeque::new(),
                 address: None,
-                waiter: None,
+                word: None,
                 reader: None,
                 last_ticket: 0,
                 burst: 0,
                 dropped: 0,
+                untold: VecDeque::new(),
             }),
         })
     }
@@ -145,7 +165,8 @@ impl Inbox {
         let left = {
             let mut state = lock(py, &self.state);
             (state.reader, state.burst) = (None, 0);
-            (std::mem::take(&mut state.queue), state.waiter.take())
+            state.untold.clear();
+            (std::mem::take(&mut state.queue), state.word.take())
         };
         drop(left);
     }
@@ -191,37 +212,44 @@ impl Inbox {
 
     /// Ends the subscription, and lets go of what is queued.
     pub fn leave(&self, py: Python<'_>) {
-        let (left, waiter) = {
+        let (left, address, word) = {
             let mut state = self.state(py);
             if matches!(state.phase, Phase::New | Phase::Left) {
                 return;
             }
             state.phase = Phase::Left;
-            (
-                (self.empty(&mut state), state.address.take()),
-                state.waiter.take(),
-            )
+            let left = self.empty(&mut state);
+            (left, state.address.take(), state.take_word())
         };
-        if let Some(address) = left.1 {
+        if let Some(address) = address {
             self.hub.get().cancel(py, address);
         }
         drop(left);
-        wake(py, waiter);
+        self.tell_end(py, word);
     }
 
     /// Enters that the subscription has ended.
     pub fn end(&self, py: Python<'_>, how: End) {
-        let (left, waiter) = {
+        let (left, word) = {
             let mut state = self.state(py);
             if state.phase != Phase::Open {
                 return;
             }
             state.phase = Phase::Ended;
             let left = (how == End::Goodbye).then(|| self.empty(&mut state));
-            (left, state.waiter.take())
+            (left, state.take_word())
         };
         drop(left);
-        wake(py, waiter);
+        self.tell_end(py, word);
+    }
+
+    /// Wakes a reader where nobody can be told that it cannot be woken.
+    fn tell_end(&self, py: Python<'_>, word: Option<Word>) {
+        let (lost, woken) = self.wake(py, word);
+        if let Some(ticket) = lost {
+            self.lose_reader(py, ticket);
+        }
+        report::contained(py, woken, None);
     }
 
     /// Takes everything out of the queue, to be dropped without the lock.
@@ -235,72 +263,127 @@ impl Inbox {
     // ---- messages come ------------------------------------------------------------------------
 
     /// Takes a message, and wakes the reader. Fails only with what is meant for the process, or if
-    /// the reader's loop does not work.
-    pub fn put(&self, owner: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// the reader's loop does not work. Calls `step_out` before anybody is told of a loss.
+    pub fn put(
+        &self,
+        owner: &Bound<'_, PyAny>,
+        message: &Bound<'_, PyAny>,
+        mut step_out: impl FnMut(),
+    ) -> PyResult<()> {
         let py = owner.py();
         let message = Held::new(message);
-        let (entered, given_way, waiter) = {
+        let entered = {
             let mut state = self.state(py);
             if state.phase != Phase::Open {
                 return Ok(());
             }
-            let (entered, given_way) = self.push(&mut state, message);
-            (entered, given_way, state.waiter.take())
+            self.push(&mut state, message)
         };
-        drop(given_way);
-        match entered {
-            Entered::Taken => {}
-            Entered::Lost(count) => self.report(owner, &Lost::Message(count)),
-            Entered::CutOff(count, left) => {
-                drop(left);
-                self.cancel(py);
-                self.report(owner, &Lost::Subscription(count));
-            }
+        drop(entered.lost);
+        if entered.is_cut_off {
+            self.cancel(py);
         }
-        if let Some(waiter) = waiter
-            && !waiter.wake(py)?
-        {
-            self.lose_reader(py);
+        let (absent, woken) = self.wake(py, entered.word);
+        if let Some(ticket) = absent {
+            step_out();
+            self.lose_reader(py, ticket);
         }
-        Ok(())
+        if entered.is_news {
+            step_out();
+            PubSubHub::tell_losses_of(self.hub.bind(py), owner);
+        }
+        woken
     }
 
-    /// The second value is the message that was lost, to be dropped without the lock.
-    fn push(&self, state: &mut State, message: Held) -> (Entered, Option<Held>) {
-        let (hub, queue) = (self.hub.get(), &mut state.queue);
-        if queue.len() < self.limit {
-            queue.push_back(message);
-            hub.counters.add_unread();
-            return (Entered::Taken, None);
+    fn push(&self, state: &mut State, message: Held) -> Entered {
+        let mut entered = Entered {
+            lost: VecDeque::new(),
+            is_cut_off: false,
+            is_news: false,
+            word: None,
+        };
+        if state.queue.len() < self.limit {
+            state.queue.push_back(message);
+            self.hub.get().counters.add_unread();
+        } else {
+            self.make_room(state, message, &mut entered);
         }
-        let lost = match hub.overflow() {
-            OverflowPolicy::DropNewest => Some(message),
+        entered.word = state.take_word();
+        entered
+    }
+
+    /// Loses that message, or others in its place.
+    #[cold]
+    fn make_room(&self, state: &mut State, message: Held, entered: &mut Entered) {
+        let hub = self.hub.get();
+        match hub.overflow() {
+            OverflowPolicy::DropNewest => entered.lost.push_back(message),
             OverflowPolicy::DropOldest => {
-                queue.push_back(message);
-                queue.pop_front()
+                state.queue.push_back(message);
+                entered.lost.extend(state.queue.pop_front());
             }
             OverflowPolicy::Unsubscribe => {
                 state.phase = Phase::Ended;
-                let left = self.empty(state);
-                let count = left.len() + 1;
-                state.dropped += count as u64;
-                let count = u32::try_from(count).unwrap_or(u32::MAX);
-                return (Entered::CutOff(count, left), Some(message));
+                entered.is_cut_off = true;
+                entered.lost = self.empty(state);
+                entered.lost.push_back(message);
             }
-        };
-        state.dropped += 1;
-        state.burst = state.burst.saturating_add(1);
-        (Entered::Lost(state.burst), lost)
+        }
+        hub.counters.add_dropped(entered.lost.len());
+        entered.is_news = state.lose(entered.lost.len(), entered.is_cut_off);
     }
 
-    /// Ends the subscription of a reader whose event loop is closed: nobody will come.
+    /// Wakes the reader that has left that word. Gives its ticket if its event loop is closed, so
+    /// that it will not come, and an error if it could not be woken; whoever comes next tries that again.
+    fn wake(&self, py: Python<'_>, word: Option<Word>) -> (Option<Ticket>, PyResult<()>) {
+        let (mut word, mut outside) = (word, Ok(()));
+        while let Some(next) = word {
+            let (woken, interrupted) = next.try_wake(py);
+            outside = outside.and(interrupted);
+            match woken {
+                Ok(true) => return (None, outside),
+                Ok(false) => return (Some(next.ticket), outside),
+                Err(error) => {
+                    word = self.put_back(py, next);
+                    if word.is_none() {
+                        return (None, outside.and(Err(error)));
+                    }
+                }
+            }
+        }
+        (None, outside)
+    }
+
+    /// Leaves the word of a reader that still waits to whoever comes next. Gives it back if the end has
+    /// come meanwhile, which found no word: nobody may come after that.
     #[cold]
-    fn lose_reader(&self, py: Python<'_>) {
+    fn put_back(&self, py: Python<'_>, word: Word) -> Option<Word> {
+        let (waits, phase) = {
+            let mut state = self.state(py);
+            let waits = state.reader == Some(word.ticket);
+            if waits && state.phase == word.phase {
+                state.word = Some(word);
+                return None;
+            }
+            (waits, state.phase)
+        };
+        waits.then_some(Word { phase, ..word })
+    }
+
+    /// Ends the subscription of a reader whose event loop is closed: nobody will come. Unless another
+    /// one has come in its place.
+    #[cold]
+    fn lose_reader(&self, py: Python<'_>, ticket: Ticket) {
         let left = {
             let mut state = self.state(py);
-            if state.phase == Phase::Open {
-                state.phase = Phase::Ended;
+            if state.reader != Some(ticket) {
+                return;
             }
+            state.reader = None;
+            if state.phase != Phase::Open {
+                return;
+            }
+            state.phase = Phase::Ended;
             self.empty(&mut state)
         };
         let hub = self.hub.bind(py);
@@ -321,15 +404,16 @@ impl Inbox {
         }
     }
 
-    #[cold]
-    fn report(&self, owner: &Bound<'_, PyAny>, lost: &Lost) {
+    /// What is to be told next of losses.
+    pub fn next_loss<'py>(&self, owner: &Bound<'py, PyAny>) -> Option<(Loser<'py>, Lost)> {
         let py = owner.py();
+        let lost = self.state(py).untold.pop_front()?;
         let loser = Loser {
             handler: owner.clone(),
             session_id: self.session_id.bind(py).clone(),
             topic: self.topic.as_ref().map(|topic| topic.clone_ref(py)),
         };
-        report::lost(self.hub.bind(py), loser, lost);
+        Some((loser, lost))
     }
 
     // ---- the reader comes ---------------------------------------------------------------------
@@ -337,15 +421,15 @@ impl Inbox {
     /// Takes the next message, for the reader that waited with `ticket` or for one that did not wait.
     pub fn take(&self, owner: &Bound<'_, PyAny>, ticket: Option<Ticket>) -> PyResult<Found> {
         let py = owner.py();
-        let (found, burst, waiter) = {
+        let (found, is_news, word) = {
             let mut state = self.state(py);
             let found = self.find(&mut state, ticket);
-            let waiter = found.is_ok().then(|| state.waiter.take());
-            (found, state.caught_up(), waiter)
+            let word = found.is_ok().then(|| state.word.take());
+            (found, state.catch_up(), word)
         };
-        drop(waiter);
-        if let Some(count) = burst {
-            self.report(owner, &Lost::Burst(count));
+        drop(word);
+        if is_news {
+            PubSubHub::tell_losses_of(self.hub.bind(py), owner);
         }
         found.map_err(|why| why.error(owner))
     }
@@ -400,7 +484,11 @@ impl Inbox {
             if state.phase == Phase::Open && state.queue.is_empty() && state.reader.is_none() {
                 state.last_ticket += 1;
                 state.reader = Some(state.last_ticket);
-                state.waiter = Some(waiter);
+                state.word = Some(Word {
+                    ticket: state.last_ticket,
+                    waiter,
+                    phase: state.phase,
+                });
                 return state.reader;
             }
             waiter
@@ -411,15 +499,15 @@ impl Inbox {
 
     /// Enters that a reader waits no more.
     pub fn give_up(&self, py: Python<'_>, ticket: Ticket) {
-        let waiter = {
+        let word = {
             let mut state = self.state(py);
             if state.reader != Some(ticket) {
                 return;
             }
             state.reader = None;
-            state.waiter.take()
+            state.word.take()
         };
-        drop(waiter);
+        drop(word);
     }
 
     /// Messages lost so far.
@@ -446,16 +534,16 @@ impl Inbox {
             .iter()
             .try_for_each(|message| visit.call(&**message))?;
         state
-            .waiter
+            .word
             .as_ref()
-            .map_or(Ok(()), |waiter| waiter.traverse(visit))
+            .map_or(Ok(()), |word| word.waiter.traverse(visit))
     }
 
     /// Lets go of what the garbage collector may have found in a cycle.
     pub fn clear(&self) {
         let left = self.state.try_lock().map(|mut state| {
             let left = self.forget(&mut state);
-            (left, state.waiter.take())
+            (left, state.word.take())
         });
         drop(left);
     }
@@ -470,15 +558,55 @@ impl Inbox {
 }
 
 impl State {
-    /// Ends a burst of losses if the queue is empty again; returns its size.
-    fn caught_up(&mut self) -> Option<u32> {
+    /// Counts losses; tells whether there is something to tell of them.
+    fn lose(&mut self, count: usize, is_cut_off: bool) -> bool {
+        self.dropped += count as u64;
+        if is_cut_off {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.untold.push_back(Lost::Subscription(count));
+            return true;
+        }
+        self.burst = self.burst.saturating_add(1);
+        if self.burst == 1 {
+            self.untold.push_back(Lost::Message);
+        }
+        self.burst == 1
+    }
+
+    /// Ends a burst of losses if the queue is empty again; tells whether there was one.
+    fn catch_up(&mut self) -> bool {
         if !self.queue.is_empty() {
-            return None;
+            return false;
         }
         if self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
         }
-        (self.burst > 0).then(|| std::mem::take(&mut self.burst))
+        let burst = std::mem::take(&mut self.burst);
+        if burst > 0 {
+            self.untold.push_back(Lost::Burst(burst));
+        }
+        burst > 0
+    }
+
+    /// Takes the word of the reader, for it to be woken.
+    fn take_word(&mut self) -> Option<Word> {
+        let phase = self.phase;
+        self.word.take().map(|word| Word { phase, ..word })
+    }
+}
+
+impl Word {
+    /// As [`Waiter::wake`].
+    fn try_wake(&self, py: Python<'_>) -> (PyResult<bool>, PyResult<()>) {
+        let (mut woken, mut outside) = self.waiter.wake(py);
+        for _ in 1..ATTEMPTS {
+            if woken.is_ok() {
+                break;
+            }
+            let (again, interrupted) = self.waiter.wake(py);
+            (woken, outside) = (again, outside.and(interrupted));
+        }
+        (woken, outside)
     }
 }
 
@@ -488,14 +616,6 @@ impl Drop for Inbox {
             let left = self.state.get_mut().queue.len();
             self.hub.get().counters.subtract_unread(left);
         }
-    }
-}
-
-/// Wakes a reader where nobody can be told that it cannot be woken.
-fn wake(py: Python<'_>, waiter: Option<Waiter>) {
-    if let Some(waiter) = waiter {
-        let woken = waiter.wake(py).map(drop);
-        report::contained(py, woken, None);
     }
 }
 

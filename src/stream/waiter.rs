@@ -21,22 +21,17 @@ pub enum Waiter {
 }
 
 impl Waiter {
-    /// Wakes it, from whatever thread; `false` if its event loop is closed.
-    pub fn wake(&self, py: Python<'_>) -> PyResult<bool> {
+    /// Wakes it, from whatever thread; `false` if its event loop is closed. The second value is what
+    /// came from outside meanwhile, as with [`python::insist`].
+    pub fn wake(&self, py: Python<'_>) -> (PyResult<bool>, PyResult<()>) {
         match self {
             Self::Thread(lock) => {
                 let release = intern!(py, "release");
-                python::call_method(lock.bind(py), release, [], None).map(|_| true)
+                let released = python::call_method(lock.bind(py), release, [], None);
+                (released.map(|_| true), Ok(()))
             }
             Self::Task { future, event_loop } => {
-                let (future, event_loop) = (future.bind(py), event_loop.bind(py));
-                // Woken twice, it wakes up once; scheduled, but the loop not woken, it never would.
-                let (woken, outside) = python::insist(py, || wake_task(future, event_loop));
-                let woken = match woken {
-                    Err(error) if !is_closed(event_loop).unwrap_or(true) => Err(error),
-                    woken => Ok(woken.is_ok()),
-                };
-                outside.and(woken)
+                wake_or_close(future.bind(py), event_loop.bind(py))
             }
         }
     }
@@ -51,6 +46,25 @@ impl Waiter {
             }
         }
     }
+}
+
+fn wake_or_close(
+    future: &Bound<'_, PyAny>,
+    event_loop: &Bound<'_, PyAny>,
+) -> (PyResult<bool>, PyResult<()>) {
+    let py = future.py();
+    // Woken twice, it wakes up once; scheduled, but the loop not woken, it never would.
+    let (woken, outside) = python::insist(py, || wake_task(future, event_loop));
+    let Err(error) = woken else {
+        return (Ok(true), outside);
+    };
+    let (is_closed, again) = python::insist(py, || is_closed(event_loop));
+    let woken = if is_closed.unwrap_or(false) {
+        Ok(false)
+    } else {
+        Err(error)
+    };
+    (woken, outside.and(again))
 }
 
 fn wake_task(future: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -2,6 +2,8 @@
 `test_conformance.py`."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,6 +50,29 @@ def test_a_linked_hub_that_is_closed_takes_no_messages(linked: Linked):
     hub.close()
     with pytest.raises(HubClosed):
         hub.send_all("too late")
+
+
+@pytest.mark.parametrize("how", ["subscribe", "subscribe_presence", "listen"])
+def test_where_no_thread_can_be_started_nobody_is_subscribed(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch, how: str
+):
+    hub = linked()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ways: dict[str, Callable[[], object]] = {
+        "subscribe": lambda: hub.subscribe("ann", lambda message: None),
+        "subscribe_presence": lambda: hub.subscribe_presence("ann", "news", print),
+        "listen": lambda: hub.listen("ann").__enter__(),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            ways[how]()
+    assert hub.stats().subscriptions == 0
+    ways[how]()
+    assert hub.stats().subscriptions == 1
 
 
 def test_a_message_that_is_too_large_is_refused_at_the_send(linked: Linked):

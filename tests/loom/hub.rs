@@ -153,6 +153,7 @@ impl Locked {
                 Loss::Dropped(_) | Loss::FellBehind(..) => 0,
                 Loss::Recovered(_, _, burst) | Loss::CaughtUp(_, _, burst) => burst,
                 Loss::Expelled(..) => panic!("nobody is unsubscribed here"),
+                Loss::Beyond => panic!("nobody has a queue of his own here"),
             };
             self.told.lock().unwrap().push(burst);
         }

@@ -980,5 +980,6 @@ fn lost(loss: &Loss<Handler, Payload>) -> Lost {
         }
         Loss::FellBehind(lane, envelope) => Lost::FellBehind(*lane, envelope.sequence),
         Loss::CaughtUp(lane, envelope, burst) => Lost::CaughtUp(*lane, envelope.sequence, *burst),
+        Loss::Beyond => panic!("nobody has a queue of his own here"),
     }
 }

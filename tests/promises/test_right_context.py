@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from delivery_modes import DEADLINE, Bus, Recorder, WatchedExecutor
-from pagebus import PubSubHub
+from pagebus import PubSubHub, Stream
 
 LONGER_THAN_A_JOB = 0.06
 """Seconds in one handler after which its job hands over to another one."""
@@ -56,6 +56,28 @@ def test_who_subscribed_outside_any_page_sees_none(bus: Bus):
     bus.settle()
 
     assert got == ["nobody's page"]
+
+
+def test_a_hook_sees_nothing_of_the_page_of_a_reader_that_loses_messages(bus: Bus, log: Any):
+    seen = Recorder()
+    bus.hub = bus.new_hub(max_pending=1, on_overflow=lambda _: seen.record(page.get()))
+
+    async def enter(messages: Stream) -> Stream:
+        return await messages.__aenter__()
+
+    if bus.mode.is_async and bus.loop:
+        in_page("a reader's page", bus.loop.run_async, enter(bus.hub.stream("ann")))
+    else:
+        in_page("a reader's page", bus.hub.listen("ann").__enter__)
+    for message in range(3):
+        bus.hub.send_all(message)
+        if bus.executor:
+            bus.executor.wait_idle()
+        if bus.loop:
+            bus.loop.spin()
+
+    assert seen == ["nobody's page"]
+    log.take(1)
 
 
 def test_subscribing_an_equal_handler_again_keeps_the_first_context(bus: Bus):

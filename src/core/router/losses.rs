@@ -26,6 +26,8 @@ pub enum Loss<H, M> {
     FellBehind(LaneKey, Arc<Envelope<M>>),
     /// A lane has caught up with the topic of a message, after a burst of that many.
     CaughtUp(LaneKey, Arc<Envelope<M>>, u32),
+    /// Somebody who keeps messages in a queue of his own has something to tell.
+    Beyond,
 }
 
 /// What is to be reported.
@@ -79,6 +81,7 @@ impl<H, M> Reports<H, M> {
                 Loss::FellBehind(_, envelope) | Loss::CaughtUp(_, envelope, _) => {
                     trash.envelopes.push(envelope);
                 }
+                Loss::Beyond => {}
             }
         }
     }
@@ -107,6 +110,11 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let next = self.reports.noted.pop_front();
         self.reports.under_way = next.is_some();
         next
+    }
+
+    /// Notes that somebody who keeps messages in a queue of his own has something to tell.
+    pub fn note_beyond(&mut self) {
+        self.reports.note(Loss::Beyond);
     }
 
     /// Counts a message that a subscription loses because of that one; the first of a burst is
