@@ -24,7 +24,7 @@ use crate::core::subscription as core;
 use crate::core::{LaneKey, Name};
 use crate::delivery::event_loop::LoopLane;
 use crate::delivery::executor::ExecutorLane;
-use crate::delivery::handler::{Handler, Message};
+use crate::delivery::handler::{Handler, Message, is_quit};
 use crate::delivery::{Aftermath, Deliverer, Router, Trash};
 use crate::fork::{Process, Shared};
 use crate::link::Link;
@@ -153,7 +153,12 @@ impl PubSubHub {
     fn settle(&self, py: Python<'_>, aftermath: Aftermath) {
         let this = self.this.get().and_then(|this| this.bind(py).upgrade());
         if let Some(hub) = this.and_then(|hub| hub.cast_into::<Self>().ok()) {
-            report::contained(py, Self::wake_all(&hub, aftermath.wake), Some(&hub));
+            match Self::wake_all(&hub, aftermath.wake) {
+                Err(error) if !is_quit(py, &error) => {
+                    // A loop or an executor that takes no work: what is lost by that has been reported.
+                }
+                result => report::contained(py, result, Some(&hub)),
+            }
         }
         drop(aftermath.identities);
     }

@@ -5,8 +5,9 @@ pub mod exit;
 mod presence;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -138,17 +139,25 @@ pub struct Counts {
     pub unpublished: u64,
     /// What came from the broker and cannot be read.
     pub unreadable: u64,
+    /// How often entries were lost at the broker.
+    pub gaps: u64,
+    /// How often the connection came back.
+    pub reconnects: u64,
 }
 
 /// What of it belongs to one process.
 struct Running {
     process: Process,
+    /// What the node is made with; kept here until it is.
     engine: Mutex<Option<Broker>>,
+    has_courier: AtomicBool,
     handle: Arc<Handle>,
     wanted: Arc<Wanted>,
     news: Receiver<News>,
     /// `None` before the first attempt to connect.
     state: Mutex<Option<State>>,
+    gaps: AtomicU64,
+    reconnects: AtomicU64,
     /// Who waits until nothing is missed on a channel.
     waiting: Mutex<Vec<Waiter>>,
 }
@@ -244,10 +253,13 @@ impl Running {
         Ok(Self {
             process: Process::this(),
             engine: Mutex::new(Some(settings.engine(&publisher)?)),
+            has_courier: AtomicBool::new(false),
             handle: Arc::new(handle),
             wanted: Arc::new(wanted),
             news,
             state: Mutex::new(None),
+            gaps: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
             waiting: Mutex::default(),
         })
     }
@@ -257,25 +269,42 @@ impl Running {
         let Some(engine) = self.engine.lock().take() else {
             return Ok(());
         };
-        if let Err(error) = Courier::start(hub, self.news.clone()) {
+        let engine = Arc::new(Mutex::new(Some(engine)));
+        let courier = self.start_courier(hub);
+        let started = courier.and_then(|()| self.start_node(engine.clone()));
+        if started.is_err() {
             // There may be room for threads later.
-            *self.engine.lock() = Some(engine);
-            return Err(error);
+            *self.engine.lock() = engine.lock().take();
         }
+        started
+    }
+
+    fn start_courier(&self, hub: &Bound<'_, PubSubHub>) -> PyResult<()> {
+        if self.has_courier.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let started = Courier::start(hub, self.news.clone());
+        self.has_courier.store(started.is_ok(), Ordering::Relaxed);
+        started
+    }
+
+    fn start_node(&self, engine: Arc<Mutex<Option<Broker>>>) -> PyResult<()> {
         for channel in self.wanted.channels.lock().keys() {
             self.handle.changed(channel.clone());
         }
         let (wanted, handle) = (self.wanted.clone(), self.handle.clone());
         let thread = std::thread::Builder::new().name("pagebus-node".to_owned());
-        let served = thread.spawn(|| engine.serve(wanted, handle)).map(drop);
+        let started = thread.spawn(move || {
+            let engine = engine.lock().take();
+            if let Some(engine) = engine {
+                engine.serve(wanted, handle);
+            }
+        });
+        started.map_err(|error| {
+            PyRuntimeError::new_err(format!("can't start a thread for the link: {error}"))
+        })?;
         exit::remember(&self.handle);
-        served.map_err(|error| {
-            self.handle.end();
-            let lost = State::Disconnected(error.to_string());
-            self.wanted.take(News::State(lost));
-            self.wanted.take(News::State(State::Closed));
-            error.into()
-        })
+        Ok(())
     }
 }
 
@@ -361,7 +390,13 @@ impl Link {
             Some(patience) => self.offer(hub.py(), outgoing, patience)?,
         };
         if !is_taken {
-            return Err(HubClosed::new_err("the hub is closed"));
+            let is_closed = hub.get().change(hub.py(), |router, _| router.is_closed());
+            let what = if is_closed {
+                "the hub is closed"
+            } else {
+                "the hub's link has ended"
+            };
+            return Err(HubClosed::new_err(what));
         }
         Ok(())
     }
@@ -464,6 +499,8 @@ impl Link {
             outbox,
             unpublished,
             unreadable: running.wanted.unreadable.load(Ordering::Relaxed),
+            gaps: running.gaps.load(Ordering::Relaxed),
+            reconnects: running.reconnects.load(Ordering::Relaxed),
         }
     }
 
@@ -484,6 +521,18 @@ impl Link {
     /// Ends it, whatever is left.
     pub fn give_up(&self) {
         self.running.get().handle.give_up();
+    }
+
+    /// Ends it: nobody is there any more to deliver what comes.
+    fn fail(&self, hub: &Bound<'_, PubSubHub>) {
+        let running = self.running.get();
+        running.handle.give_up();
+        let left = running.handle.end();
+        if left > 0 {
+            report::unpublished(hub, left, "a fault of its own");
+        }
+        self.tell_state(hub, State::Disconnected("a fault of its own".to_owned()));
+        self.tell_state(hub, State::Closed);
     }
 
     /// Whether it has ended, or never began.
@@ -660,6 +709,7 @@ impl Link {
 
     fn tell_gap(&self, hub: &Bound<'_, PubSubHub>, channel: &Channel, gap: Gap) {
         let (py, count) = (hub.py(), missing(gap));
+        self.running.get().gaps.fetch_add(1, Ordering::Relaxed);
         let how_many = count.map_or("an unknown number of".to_owned(), |c| c.to_string());
         let text = format!(
             "{how_many} entries of {} are lost at the broker",
@@ -690,7 +740,13 @@ impl Link {
             return;
         }
         match &state {
-            State::Connected if before.is_some() => say(hub, Level::Info, "the link is back"),
+            State::Connected if before.is_some() => {
+                self.running
+                    .get()
+                    .reconnects
+                    .fetch_add(1, Ordering::Relaxed);
+                say(hub, Level::Info, "the link is back");
+            }
             State::Disconnected(reason) => {
                 say(hub, Level::Warning, &format!("the link is lost: {reason}"));
             }
@@ -802,6 +858,19 @@ impl Courier {
 #[pymethods]
 impl Courier {
     fn __call__(&self, py: Python<'_>) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.serve(py))) {
+            self.tell_fault(py);
+            resume_unwind(panic);
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.hub)
+    }
+}
+
+impl Courier {
+    fn serve(&self, py: Python<'_>) {
         loop {
             let mut first = None;
             python::detached(py, || first = self.news.recv().ok());
@@ -811,10 +880,7 @@ impl Courier {
             let Some(hub) = self.hub.bind(py).upgrade().map(|hub| Held::new(&hub)) else {
                 return;
             };
-            let Ok(hub) = hub.bind(py).cast::<PubSubHub>() else {
-                return;
-            };
-            let Some(link) = hub.get().link() else {
+            let Some((hub, link)) = linked(hub.bind(py)) else {
                 return;
             };
             // A hook may close the hub, and must not wait for itself.
@@ -826,7 +892,17 @@ impl Courier {
         }
     }
 
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.hub)
+    /// A link of which nothing is heard must not seem to be there.
+    fn tell_fault(&self, py: Python<'_>) {
+        if let Some(hub) = self.hub.bind(py).upgrade()
+            && let Some((hub, link)) = linked(&hub)
+        {
+            link.fail(hub);
+        }
     }
+}
+
+fn linked<'a, 'py>(hub: &'a Bound<'py, PyAny>) -> Option<(&'a Bound<'py, PubSubHub>, &'a Link)> {
+    let hub = hub.cast::<PubSubHub>().ok()?;
+    Some((hub, hub.get().link()?))
 }

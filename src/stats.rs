@@ -150,6 +150,8 @@ pub struct Stats {
     outbox: usize,
     unpublished: u64,
     unreadable: u64,
+    gaps: u64,
+    reconnects: u64,
 }
 
 impl Stats {
@@ -180,6 +182,8 @@ impl Stats {
             outbox: link.outbox,
             unpublished: link.unpublished,
             unreadable: link.unreadable,
+            gaps: link.gaps,
+            reconnects: link.reconnects,
         })
     }
 }
@@ -243,6 +247,8 @@ record!(
         outbox,
         unpublished,
         unreadable,
+        gaps,
+        reconnects,
     },
     |slf| record::shown(slf, &Self::FIELDS)
 );

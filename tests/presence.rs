@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use _core::core::Name;
 use _core::core::backlog::OverflowPolicy::{self, DropNewest, DropOldest, Unsubscribe};
-use _core::core::fanout::Audience;
+use _core::core::fanout::{Audience, Envelope};
 use _core::core::presence::{Member, Notices, Presence, Said};
 use _core::core::registry::Scope;
 use _core::core::router::{Parked, Router};
@@ -240,25 +240,66 @@ fn sessions_are_told_in_the_order_in_which_they_changed_first() {
     assert_eq!(told(&presence).0, joined);
 }
 
+/// A notice that waits at a place in the hub's sequence.
+fn notice(sequence: u64, presence: &Arc<Presence<Says>>) -> Arc<Envelope<Says>> {
+    Arc::new(Envelope {
+        message: Says::Notice(presence.clone()),
+        audience: Audience::Everyone,
+        sequence,
+        sent_at: 0,
+    })
+}
+
 #[test]
-fn changes_join_the_notice_that_waits_unless_it_is_sealed_or_gone() {
+fn changes_join_the_notice_that_waits_unless_somebody_came_after_it_or_it_is_gone() {
     let mut notices = Notices::<Says>::default();
     let (first, second) = (Arc::new(changes().0), Arc::new(changes().0));
-    let is_open = |notices: &Notices<Says>, notice: &Arc<Presence<Says>>| {
-        notices.open().is_some_and(|open| Arc::ptr_eq(open, notice))
+    let is_open = |notices: &Notices<Says>, youngest, notice: &Arc<Presence<Says>>| {
+        let open = notices.open(youngest);
+        open.is_some_and(|open| Arc::ptr_eq(open, notice))
     };
-    assert!(notices.open().is_none());
-    notices.push(3, first.clone());
-    assert!(is_open(&notices, &first));
-    notices.seal();
-    assert!(notices.open().is_none());
-    notices.push(5, second.clone());
-    assert!(is_open(&notices, &second));
+    assert!(notices.open(0).is_none());
+    assert!(
+        notices.push(notice(3, &first), first.clone()),
+        "it needs a place"
+    );
+    assert!(is_open(&notices, 2, &first));
+    assert!(notices.open(4).is_none());
+    assert!(
+        !notices.push(notice(5, &second), second.clone()),
+        "they share one"
+    );
+    assert!(is_open(&notices, 4, &second));
     assert!(notices.pop(4).is_none(), "nothing waits at that place");
     assert!(notices.pop(3).is_some_and(|p| Arc::ptr_eq(&p, &first)));
-    assert!(is_open(&notices, &second));
+    assert_eq!(notices.first().map(|next| next.sequence), Some(5));
+    assert!(is_open(&notices, 4, &second));
     assert!(notices.pop(5).is_some());
-    assert!(notices.open().is_none());
+    assert!(notices.open(0).is_none());
+}
+
+#[test]
+fn notices_between_which_nobody_came_who_is_left_are_one() {
+    let mut notices = Notices::<Says>::default();
+    for (sequence, id) in [(3, b"ann"), (5, b"bob"), (7, b"cid")] {
+        let presence = changes();
+        presence.join(member(id, "somebody"), true);
+        let presence = Arc::new(presence.0);
+        notices.push(notice(sequence, &presence), presence);
+    }
+    let mut reunite = |left, same: bool| {
+        let joined = notices.reunite(left, |_, _| same, &mut Vec::new());
+        joined.map(|joined| joined.sequence)
+    };
+    assert_eq!(reunite(2, true), None, "it gets all of them");
+    assert_eq!(reunite(8, true), None, "it gets none of them");
+    assert_eq!(reunite(4, false), None, "somebody else is left");
+    assert_eq!(reunite(6, true), Some(7));
+    let ann = notices.pop(3).expect("it waits");
+    assert_eq!(told(&ann).0, [named("ann", "somebody")]);
+    let rest = notices.pop(5).expect("it waits");
+    let expected = [named("bob", "somebody"), named("cid", "somebody")];
+    assert_eq!(told(&rest).0, expected);
 }
 
 // ---- who is told ----------------------------------------------------------------------------
@@ -361,6 +402,27 @@ fn a_topic_that_is_only_watched_is_no_topic_that_somebody_is_on() {
         router.registry().topic_key(Some(ROOM)).is_none(),
         "forgotten"
     );
+}
+
+#[test]
+fn those_who_watch_for_a_moment_while_nobody_can_be_told_leave_nothing_behind() {
+    let (mut router, mut trash) = (router(), Trash::default());
+    router.subscribe_presence(b"watcher", ROOM, TOLD, listener());
+    assert!(next(&mut router).is_some(), "the first record");
+    let mut before = None;
+    for number in 0..1_000 {
+        let (watch, _) = router.subscribe_presence(b"passer-by", ROOM, TOLD, listener());
+        come(&mut router, &format!("session-{number}"));
+        // The next one is there before this one goes.
+        if let Some(before) = before.replace(watch) {
+            router.cancel(&before, &mut trash);
+        }
+    }
+    router.unsubscribe(b"passer-by", &Scope::All, &mut trash);
+    assert_eq!(router.sizes().pending, 1);
+    let told = records(&mut router);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0.len(), 1_000);
 }
 
 /// The records that somebody gets of those that wait.

@@ -16,6 +16,7 @@ from delivery_modes import (
     DEADLINE,
     Bus,
     Gate,
+    LoopThread,
     Mode,
     Recorder,
     collect_garbage,
@@ -40,6 +41,10 @@ class Room(dict[str, Any]):
 
 def ignore(*_: object) -> None:
     """Hear a message, and do nothing."""
+
+
+async def ignore_async(*_: object) -> None:
+    """The same."""
 
 
 def test_who_watches_first_hears_who_is_there_and_then_who_comes_and_goes(bus: Bus):
@@ -734,3 +739,21 @@ def test_a_record_comes_from_the_hub_only_and_cannot_be_changed():
     with pytest.raises(AttributeError):
         room.heard[0].topic = "elsewhere"
     assert repr(room.heard[0]) == "<Presence on topic 'room': 0 joined, 0 left>"
+
+
+def test_sessions_may_leave_when_the_loop_of_those_who_watch_is_closed(
+    log: Any, told: list[BaseException | None]
+):
+    thread = LoopThread()
+    hub = PubSubHub(thread.loop)
+    hub.subscribe_presence("watch", "room/1", ignore_async)
+    for name in ("ann", "bob", "cid"):
+        hub.subscribe_topic(name, "room/1", ignore_async)
+    thread.spin()
+    thread.close()
+    for name in ("ann", "bob", "cid"):
+        hub.unsubscribe_all(name)
+    assert hub.sessions("room/1") == {}
+    # Once, however many leave.
+    log.take(1)
+    assert told == []

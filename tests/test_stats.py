@@ -109,4 +109,4 @@ def test_numbers_come_from_a_hub_only_and_show_themselves():
     fields = ", ".join(f"{name}={value!r}" for name, value in stats.asdict().items())
     assert repr(stats) == f"Stats({fields})"
     assert fields.startswith("published=0, ")
-    assert fields.endswith(", outbox=0, unpublished=0, unreadable=0")
+    assert fields.endswith(", outbox=0, unpublished=0, unreadable=0, gaps=0, reconnects=0")

@@ -100,7 +100,11 @@ fn what_is_wrong_is_said() {
         ("redis+sentinel:///main", "a host is missing"),
         (
             "redis+sentinel://host/main?password=x",
-            "password is no option",
+            "not known; there are sentinel_username, sentinel_password, wait_replicas, log_entries",
+        ),
+        (
+            "redis+cluster://host?sentinel_password=x",
+            "not known; there are wait_replicas, log_entries, log_seconds",
         ),
         ("redis+cluster://host/1", "no database but 0"),
         ("redis+cluster://host:port", ""),
@@ -115,5 +119,25 @@ fn what_is_wrong_is_said() {
         let error = Place::of(url).err();
         let error = error.unwrap_or_else(|| panic!("{url} is taken"));
         assert!(error.contains(reason), "{url}: {error}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_without_the_password() {
+    for url in [
+        "redis+cluster://chat:se?CRET@host",
+        "redis+cluster://chat:se?CRET=1&secret@host",
+        "redis+sentinel://chat:se?CRET@host/main",
+        "redis+sentinel://chat:se/CRET@host/main",
+        "redis+sentinel://chat:se#CRET@host/main",
+        "redis://chat:se?CRET@host",
+        "redis://chat:se?wait_replicas=CRET@host",
+        "redis://chat:1?protocol=CRET@host",
+        "redis://chat:se/CRET@host",
+        "redis://chat:se#CRET@host",
+    ] {
+        let error = Place::of(url).err();
+        let error = error.unwrap_or_else(|| panic!("{url} is taken"));
+        assert!(!error.contains("CRET"), "{url}: {error}");
     }
 }

@@ -16,6 +16,7 @@ __all__ = [
     "HubClosed",
     "Listener",
     "MessagePack",
+    "OutboxFull",
     "Overflow",
     "Presence",
     "PubSub",
@@ -723,6 +724,8 @@ class Stats:
         "outbox",
         "unpublished",
         "unreadable",
+        "gaps",
+        "reconnects",
     )
 
     @property
@@ -808,6 +811,14 @@ class Stats:
     @property
     def unreadable(self) -> int:
         """What came over the link and could not be read."""
+
+    @property
+    def gaps(self) -> int:
+        """How often ``on_gap`` was, or would have been, called."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often the link was there again after it was not."""
 
     def asdict(self) -> dict[str, Any]:
         """The fields with their values; those of the lists' entries too."""

@@ -76,7 +76,18 @@ def _listen(options: argparse.Namespace) -> int:
     try:
         with listener.listen(options.topic) as messages:
             for message in messages:
-                print(json.dumps(message, default=repr), flush=True)
+                print(_line(message), flush=True)
     except KeyboardInterrupt:
         pass
+    except BrokenPipeError:
+        # Whoever reads has had enough, and what Python still has to write is to go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _line(message: Any) -> str:
+    try:
+        return json.dumps(message, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        # A key that is a tuple, say: not everything that travels is JSON.
+        return json.dumps(repr(message))

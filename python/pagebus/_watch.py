@@ -42,6 +42,8 @@ class Reading:
     outbox: int
     unpublished: int
     unreadable: int
+    gaps: int
+    reconnects: int
     named: list[list[str]]
     """Some of the sessions: id, and what it says of itself."""
     busiest: list[tuple[str, int, int]]

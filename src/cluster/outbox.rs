@@ -103,11 +103,7 @@ impl Outbox {
 
     /// Whether a message would be taken without that another one has to give way.
     pub fn has_room(&self, channel: &Channel, except: Option<&[u8]>, payload: &[u8]) -> bool {
-        let name = match self.queues.contains_key(channel) {
-            true => 0,
-            false => name_of(channel).len(),
-        };
-        let bytes = name + Message { except, payload }.size();
+        let bytes = name_of(channel).len() + Message { except, payload }.size();
         self.is_empty()
             || self.messages < self.limits.messages && self.bytes + bytes <= self.limits.bytes
     }

@@ -38,6 +38,8 @@ pub enum Topology {
     Cluster(Vec<ConnectionInfo>),
 }
 
+const SENTINEL_OPTIONS: [&str; 2] = ["sentinel_username", "sentinel_password"];
+
 /// A URL, in parts.
 struct Parts<'a> {
     scheme: &'a str,
@@ -69,7 +71,11 @@ impl Place {
             _ => parts.cluster()?,
         };
         match parts.query.first() {
-            Some((name, _)) => Err(format!("{name} is no option that is known")),
+            // Its name may be a part of a password.
+            Some(_) => Err(format!(
+                "it has an option that is not known; there are {} (and a ? in a password is %3F)",
+                Options::known(kind).join(", ")
+            )),
             None => Ok(Self { topology, options }),
         }
     }
@@ -136,8 +142,7 @@ impl<'a> Parts<'a> {
             _ => return Err("after the sentinels comes /SERVICE or /SERVICE/DATABASE".to_owned()),
         };
         // What they ask for is not what the servers ask for.
-        let user = take(&mut self.query, "sentinel_username");
-        let password = take(&mut self.query, "sentinel_password");
+        let [user, password] = SENTINEL_OPTIONS.map(|name| take(&mut self.query, name));
         let sentinel = |host: &&str| {
             let one = self.one(host, 26379, "0")?;
             let settings = redis::RedisConnectionInfo::default();
@@ -169,6 +174,14 @@ impl<'a> Parts<'a> {
 
 impl Options {
     const NAMES: [&str; 3] = ["wait_replicas", "log_entries", "log_seconds"];
+
+    fn known(kind: &str) -> Vec<&'static str> {
+        let of_sentinels = match kind {
+            "sentinel" => &SENTINEL_OPTIONS[..],
+            _ => &[],
+        };
+        [of_sentinels, &Self::NAMES].concat()
+    }
 
     fn taken_from(query: &mut Vec<(String, String)>) -> Result<Self, String> {
         let [replicas, entries, seconds] = Self::NAMES;
@@ -207,8 +220,13 @@ pub fn host(server: &ConnectionInfo) -> &str {
 }
 
 fn info(url: &str) -> Result<ConnectionInfo, String> {
-    url.into_connection_info()
-        .map_err(|error| error.to_string())
+    url.into_connection_info().map_err(|error| {
+        let (text, detail) = (error.to_string(), error.detail().unwrap_or_default());
+        // What stands in the URL is nobody's business.
+        text.trim_end_matches(detail)
+            .trim_end_matches(": ")
+            .to_owned()
+    })
 }
 
 fn take(query: &mut Vec<(String, String)>, name: &str) -> Option<String> {
@@ -227,7 +245,7 @@ fn take_number<T: TryFrom<u32>>(
     };
     let number = text.parse().ok().filter(|number| *number >= least);
     let number = number.and_then(|number: u32| number.try_into().ok());
-    let wrong = || format!("{name} must be a number from {least} on, and is '{text}'");
+    let wrong = || format!("{name} must be a number from {least} on");
     number.ok_or_else(wrong).map(Some)
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use triomphe::Arc;
 
 use super::Name;
+use super::fanout::Envelope;
 use super::subscription::Owner;
 
 /// What a session says of itself.
@@ -232,35 +233,67 @@ impl<M> Presence<M> {
     }
 }
 
-/// The notices of changes that wait in a lane's log, by their places in the hub's sequence.
+/// A notice of changes that waits in a lane's log.
+struct Notice<M> {
+    envelope: Arc<Envelope<M>>,
+    presence: Arc<Presence<M>>,
+}
+
+/// The notices of changes that wait in a lane's log for those who watch one topic. They have one
+/// place there, that of the first. Who began to watch between two of them gets only what is later.
 pub struct Notices<M> {
-    waiting: VecDeque<(u64, Arc<Presence<M>>)>,
-    is_open: bool,
+    waiting: VecDeque<Notice<M>>,
 }
 
 impl<M> Notices<M> {
-    /// The notice that further changes join.
-    pub fn open(&self) -> Option<&Arc<Presence<M>>> {
-        let last = self.waiting.back().filter(|_| self.is_open)?;
-        Some(&last.1)
+    /// The notice that further changes join, if none who watches came later; `youngest` is the place
+    /// in the hub's sequence of the last who came.
+    pub fn open(&self, youngest: u64) -> Option<&Arc<Presence<M>>> {
+        let last = self.waiting.back()?;
+        (last.envelope.sequence > youngest).then_some(&last.presence)
     }
 
-    /// Enters the notice that further changes join.
-    pub fn push(&mut self, sequence: u64, presence: Arc<Presence<M>>) {
-        self.waiting.push_back((sequence, presence));
-        self.is_open = true;
+    /// Enters the notice that further changes join; tells whether there is no place in the log yet.
+    pub fn push(&mut self, envelope: Arc<Envelope<M>>, presence: Arc<Presence<M>>) -> bool {
+        let is_first = self.waiting.is_empty();
+        self.waiting.push_back(Notice { envelope, presence });
+        is_first
     }
 
-    /// No further changes join what waits: somebody came who knows them already.
-    pub fn seal(&mut self) {
-        self.is_open = false;
-    }
-
-    /// Takes the notice of that place, which is the oldest, if there is one.
+    /// Takes the notice of that place in the hub's sequence, which is the oldest, if there is one.
     pub fn pop(&mut self, sequence: u64) -> Option<Arc<Presence<M>>> {
-        let is_its = self.waiting.front().is_some_and(|(at, _)| *at == sequence);
-        let popped = is_its.then(|| self.waiting.pop_front()).flatten();
-        popped.map(|(_, presence)| presence)
+        self.first().filter(|first| first.sequence == sequence)?;
+        self.waiting.pop_front().map(|notice| notice.presence)
+    }
+
+    /// The oldest notice.
+    pub fn first(&self) -> Option<&Arc<Envelope<M>>> {
+        self.waiting.front().map(|notice| &notice.envelope)
+    }
+
+    /// Makes one of the two notices between which somebody began to watch who does no more, unless,
+    /// as `same` tells, somebody else is left who gets only one of them. Returns the later one.
+    pub fn reunite(
+        &mut self,
+        left: u64,
+        same: impl Fn(u64, u64) -> bool,
+        replaced: &mut Replaced<M>,
+    ) -> Option<Arc<Envelope<M>>> {
+        let later = self.waiting.partition_point(|n| n.envelope.sequence < left);
+        let (before, after) = (
+            self.waiting.get(later.checked_sub(1)?)?,
+            self.waiting.get(later)?,
+        );
+        if !same(before.envelope.sequence, after.envelope.sequence) {
+            return None;
+        }
+        before.presence.take_in(&after.presence, replaced);
+        self.waiting.remove(later).map(|notice| notice.envelope)
+    }
+
+    /// What waits.
+    pub fn into_envelopes(self) -> impl Iterator<Item = Arc<Envelope<M>>> {
+        self.waiting.into_iter().map(|notice| notice.envelope)
     }
 }
 
@@ -268,7 +301,6 @@ impl<M> Default for Notices<M> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
-            is_open: false,
         }
     }
 }

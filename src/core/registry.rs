@@ -12,7 +12,7 @@ use super::fanout::{Audience, Envelope, Recipients};
 use super::holdings::Holdings;
 use super::index::Index;
 use super::interest::{Channel, Interest};
-use super::presence::{Identity, Member, Notices, Said, latest};
+use super::presence::{Identity, Member, Notices, Presence, Said, latest};
 use super::roster::{Roster, Snapshot, snapshot_of};
 use super::router::Call;
 use super::router::presence::watched_name;
@@ -103,6 +103,17 @@ impl<H, M> Group<H, M> {
     pub fn tells_nothing(&mut self, sequence: u64) -> bool {
         let notice = self.notices.as_mut().and_then(|n| n.pop(sequence));
         notice.is_some_and(|notice| notice.is_empty())
+    }
+
+    /// The notice that waits next, for which there is no place in the log yet.
+    pub fn next_notice(&self) -> Option<&Arc<Envelope<M>>> {
+        self.notices.as_ref()?.first()
+    }
+
+    /// The notice that further changes join.
+    pub fn open_notice(&self) -> Option<&Arc<Presence<M>>> {
+        let youngest = self.roster.last().map_or(0, |s| s.serial);
+        self.notices.as_ref()?.open(youngest)
     }
 }
 
@@ -641,10 +652,13 @@ impl<H, M> Registry<H, M> {
         count
     }
 
-    /// Enters that no subscription is busy, and that no burst of losses goes on.
-    pub fn settle(&mut self) {
+    /// Enters that no subscription is busy, that no burst of losses goes on, and that nobody is to be
+    /// told of a change; `told` gets what was to be.
+    pub fn settle(&mut self, told: &mut Vec<Arc<Envelope<M>>>) {
         for (_, group) in &mut self.groups {
-            group.notices = None;
+            let notices = group.notices.take().into_iter();
+            let waiting = notices.flat_map(|notices| notices.into_envelopes());
+            told.extend(waiting);
             group.share.end_burst();
             group.roster.iter().for_each(|s| s.settle());
         }
@@ -803,6 +817,15 @@ impl<H, M> Registry<H, M> {
     /// What waits to tell a group of those who watch who comes and goes.
     pub fn notices(&mut self, group: GroupKey) -> &mut Notices<M> {
         self.groups[group as usize].notices.get_or_insert_default()
+    }
+
+    /// Lets a notice take in the next one, if both are for the same since a subscription has ended.
+    pub fn reunite_notices(&mut self, left: &Subscription<H>) -> Option<Arc<Envelope<M>>> {
+        let group = &mut self.groups[left.group as usize];
+        let roster = &group.roster;
+        let same = |before, after| roster.older_than(before) == roster.older_than(after);
+        let notices = group.notices.as_mut()?;
+        notices.reunite(left.serial, same, &mut self.replaced)
     }
 
     fn on_topic(

@@ -445,6 +445,8 @@ impl<H, M, D: Clone> Router<H, M, D> {
         if let Some(topic) = self.registry.remove(subscription) {
             self.tell_left(topic, subscription.owner.key());
         }
+        let joined = self.registry.reunite_notices(subscription);
+        trash.envelopes.extend(joined);
         self.registry.forget_identity(subscription.owner.key());
         self.forget_replay(subscription, trash);
         self.forget_record(subscription, trash);
@@ -669,7 +671,14 @@ impl<H, M, D: Clone> Router<H, M, D> {
             };
             let is_told = !self.reports.are_behind();
             let burst = is_told.then(|| members.share.caught_up()).flatten();
-            if members.roster.is_empty() | members.tells_nothing(envelope.sequence) {
+            let tells_nothing = members.tells_nothing(envelope.sequence);
+            // The next one gets the place of the last.
+            if let Some(next) = members.next_notice()
+                && let Some(state) = self.lanes.get_mut(lane as usize)
+            {
+                state.log.unpop(group, next.clone(), &members.share);
+            }
+            if members.roster.is_empty() | tells_nothing {
                 trash.envelopes.push(envelope);
                 self.release_group(group, trash);
                 continue;

@@ -116,7 +116,7 @@ impl Duty {
         let key = self.lane.key;
         let abandon = |router: &mut Router, trash: &mut Trash| router.abandon(key, trash);
         let count = hub.get().change(py, abandon) + usize::from(left > 0);
-        report::undeliverable(hub, count, self.lane.why_closed());
+        self.lane.tell_end(hub, count);
     }
 
     /// Hands the duty on: the loop lost the callback or the task that was to do it, as it does

@@ -38,6 +38,8 @@ pub struct LoopLane {
     pub passed: AtomicU64,
     /// The loop was running at a fork, in the parent of this process.
     is_the_parents: AtomicBool,
+    /// It was logged that nothing is delivered any more.
+    has_told_end: AtomicBool,
 }
 
 impl LoopLane {
@@ -57,6 +59,7 @@ impl LoopLane {
             has_suspended: AtomicBool::new(false),
             passed: AtomicU64::new(0),
             is_the_parents: AtomicBool::new(false),
+            has_told_end: AtomicBool::new(false),
         })
     }
 
@@ -142,6 +145,14 @@ impl LoopLane {
             "the event loop does not run in this process"
         } else {
             "the event loop is closed"
+        }
+    }
+
+    /// Reports that messages are lost because the loop is closed: once, since every session that
+    /// leaves afterwards may lose what it would have told others by that.
+    pub fn tell_end(&self, hub: &Bound<'_, PubSubHub>, count: usize) {
+        if count > 0 && !self.has_told_end.swap(true, Ordering::Relaxed) {
+            report::undeliverable(hub, count, self.why_closed());
         }
     }
 

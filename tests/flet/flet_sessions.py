@@ -75,9 +75,7 @@ class Session(ABC):
 
 
 @asynccontextmanager
-async def visitors(
-    kind: Any, port: int, count: int, route: str = "/"
-) -> AsyncIterator[list[Any]]:
+async def visitors(kind: Any, port: int, count: int, route: str = "/") -> AsyncIterator[list[Any]]:
     """``count`` sessions of the class ``kind``, which all end with the block."""
     sessions = await asyncio.gather(*(kind.open(port, route) for _ in range(count)))
     try:

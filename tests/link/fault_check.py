@@ -88,7 +88,21 @@ def check(directory: Path, nodes: int, seed: int, killed: set[int]) -> dict[str,
         for session, heard in history.heard.items():
             order = [places[message] for message in heard[topic] if message in places]
             assert order == sorted(order), f"{session} heard {topic!r} in another order"
+    check_senders(history)
     return {"sends": len(history.sent), "deliveries": deliveries}
+
+
+def check_senders(history: History) -> None:
+    """What all nodes hear in one order may still be another one than that of the sends."""
+    for session, topics in history.heard.items():
+        for topic, messages in topics.items():
+            last: dict[tuple[bool, int], int] = defaultdict(int)
+            for sender, count in messages:
+                # Between what is sent to one session and what is sent to all there is no order.
+                way = (history.sent[sender, count].kind == "to", sender)
+                place = f"{session} heard {topic!r}" if topic else session
+                assert count > last[way], f"{place}: {sender}, {count} came after {last[way]}"
+                last[way] = count
 
 
 def check_session(

@@ -12,6 +12,36 @@ from pagebus import HubClosed, PubSubHub
 pytestmark = pytest.mark.link
 
 
+class Panics(Json):
+    """A codec that meets a fault in native code."""
+
+    @staticmethod
+    def decode(data: bytes) -> Any:
+        panics = [kind for kind in BaseException.__subclasses__() if "Panic" in kind.__name__]
+        if panics and data == b'"panic"':
+            raise panics[0]("a fault")
+        raise ValueError("there is no such class before the first error")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_link_whose_thread_meets_a_fault_does_not_seem_to_be_there(
+    linked: Linked, caplog: pytest.LogCaptureFixture
+):
+    states: list[str] = []
+    hub = linked(codec=Panics, on_link_state=states.append)
+    asyncio.run(follow(hub, "ann"))
+    hub.send_all("hello")
+    until(lambda: hub.stats().unreadable == 1, "it does not come")
+    hub.send_all("panic")
+    until(lambda: hub.link_state == "closed", "nobody knows")
+    assert states == ["connected", "disconnected", "closed"]
+    assert [r.message for r in caplog.records if "a fault of its own" in r.message]
+    with pytest.raises(HubClosed, match="the hub's link has ended"):
+        hub.send_all("hello")
+    # There is nothing to wait for.
+    hub.close(None)
+
+
 def test_a_linked_hub_that_is_closed_takes_no_messages(linked: Linked):
     hub = linked()
     hub.close()

@@ -186,6 +186,8 @@ def test_entries_that_the_broker_keeps_no_longer_are_told_as_a_gap(
     proxy.flow()
     assert numbers(log.wait(3)) == [0, 4, 5]
     assert gaps == [("news", 3)]
+    stats = there.stats()
+    assert (stats.gaps, stats.reconnects) == (1, 1)
 
 
 def test_the_server_keeps_as_much_as_the_url_says(linked: Linked, redis: RedisServer):

@@ -283,6 +283,34 @@ def test_a_hub_whose_threads_cannot_be_started_says_so_and_starts_them_later(red
     assert done.stderr == ""
 
 
+def test_a_hub_whose_node_has_no_thread_says_so_at_each_send_until_it_has_one(redis: RedisServer):
+    done = run(
+        redis,
+        """
+        import pathlib, resource
+        # A thread of Python's gets one, and a thread of the link none.
+        os.environ["RUST_MIN_STACK"] = str(1 << 30)
+        in_use = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 29), resource.RLIM_INFINITY))
+        for _ in range(2):
+            try:
+                hub.send_all("too early")
+            except RuntimeError as error:
+                print(type(error).__name__, str(error).split(":")[0])
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        log = asyncio.run(follow(hub, "ann"))
+        hub.send_all("hello")
+        print(log.wait_for("hello"))
+        print(sum(thread.name == "pagebus-link" for thread in threading.enumerate()))
+        hub.close()
+        """,
+    )
+    failure = "RuntimeError can't start a thread for the link"
+    said = [failure, failure, "[(None, 'hello')]", "1"]
+    assert done.stdout.splitlines() == said, done.stderr
+    assert done.stderr == ""
+
+
 def test_every_message_that_is_taken_while_a_hub_closes_is_published_or_counted(linked: Linked):
     there = linked()
     log = asyncio.run(follow(there, "bob"))

@@ -29,6 +29,19 @@ def command(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[st
     )
 
 
+def listening(redis: RedisServer) -> "subprocess.Popen[str]":
+    listener = subprocess.Popen(
+        [sys.executable, "-m", "pagebus", "listen", "--topic", "news"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PAGEBUS_LINK": redis.url},
+    )
+    channel = "pagebus:{default:tnews}"
+    until(lambda: b":1\r\n" in redis.ask("PUBSUB", "NUMSUB", channel), "nobody listens")
+    return listener
+
+
 def test_what_a_publisher_sends_reaches_the_sessions(linked: Linked, redis: RedisServer):
     hub = linked(codec=None, namespace="chat.main")
     log = asyncio.run(follow(hub, "ann", "news"))
@@ -243,20 +256,37 @@ def test_the_command_sends_json(
 
 
 def test_the_command_listens(linked: Linked, redis: RedisServer):
-    listener = subprocess.Popen(
-        [sys.executable, "-m", "pagebus", "listen", "--topic", "news"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PAGEBUS_LINK": redis.url},
-    )
-    channel = "pagebus:{default:tnews}"
-    until(lambda: b":1\r\n" in redis.ask("PUBSUB", "NUMSUB", channel), "nobody listens")
-    linked(codec=None).send_all_on_topic("news", {"it": "rains"})
-    assert listener.stdout is not None
-    with listener.stdout:
+    hub = linked(codec=None)
+    with listening(redis) as listener:
+        assert listener.stdout is not None
+        hub.send_all_on_topic("news", {"it": "rains"})
         assert json.loads(listener.stdout.readline()) == {"it": "rains"}
         listener.send_signal(signal.SIGINT)
         assert listener.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("message", [{(1, 2): 3}, {b"key": 1}, [{(1,): [b"x"]}]])
+def test_the_command_shows_also_what_is_no_json(
+    linked: Linked, redis: RedisServer, message: dict[Any, Any]
+):
+    hub = linked(codec=None)
+    with listening(redis) as listener:
+        assert listener.stdout is not None
+        hub.send_all_on_topic("news", message)
+        hub.send_all_on_topic("news", "after it")
+        assert json.loads(listener.stdout.readline()) == repr(message)
+        assert json.loads(listener.stdout.readline()) == "after it"
+        listener.send_signal(signal.SIGINT)
+
+
+def test_the_command_ends_quietly_when_nobody_reads_any_more(linked: Linked, redis: RedisServer):
+    hub = linked(codec=None)
+    with listening(redis) as listener:
+        assert listener.stdout is not None
+        assert listener.stderr is not None
+        listener.stdout.close()
+        hub.send_all_on_topic("news", 1)
+        assert (listener.wait(PATIENCE), listener.stderr.read()) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Servers that ask for a password, and that are reached by TLS."""
 
 import asyncio
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,33 @@ def test_user_and_password_are_said_in_the_url(linked: Linked, tmp_path: Path):
         log = asyncio.run(follow(hub, "ann"))
         hub.send_all("hello")
         assert log.wait(1) == [(None, "hello")]
+    finally:
+        server.kill()
+
+
+def test_a_user_needs_no_more_rights_than_the_documentation_says(linked: Linked, tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs" / "link.md").read_text()
+    found = re.search(r"^ACL SETUSER chat .*?(?=^```)", page, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    server = RedisServer(tmp_path)
+    try:
+        server.tell(*found[0].split())
+        link = f"redis://chat:secret@127.0.0.1:{server.port}/0"
+        here, there = (linked(link=link, presence=True, history=9) for _ in range(2))
+        logs = [asyncio.run(follow(hub, name, "news")) for hub, name in [(here, "a"), (there, "b")]]
+        here.send_all_on_topic("news", 1)
+        there.send_all(2)
+        here.send_to("b", 3)
+        assert sorted(number for _, number in logs[1].wait(3)) == [1, 2, 3]
+        until(lambda: here.subscriber_count("news") == 2, "nobody is seen")
+        there.unsubscribe_all("b")
+        until(lambda: here.subscriber_count("news") == 1, "nobody leaves")
+        log: list[int] = []
+        again = there.subscribe_topic("c", "news", lambda topic, m: log.append(m), replay=9)
+        asyncio.run(again.ready())
+        until(lambda: log == [1], "nothing is replayed")
+        assert here.link_state == there.link_state == "connected"
+        assert [hub.stats().unreadable for hub in (here, there)] == [0, 0]
     finally:
         server.kill()
 

@@ -100,6 +100,7 @@ impl Model {
                 topic,
                 audience: Audience::Everyone,
                 one: Some(id),
+                slot: message,
             });
         }
         !messages.is_empty() && self.hire(lane)

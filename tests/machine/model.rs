@@ -45,6 +45,8 @@ pub struct Entry {
     pub audience: Audience<u8>,
     /// Whom alone it is replayed to.
     pub one: Option<Id>,
+    /// The message that its place in the log was made for.
+    pub slot: Message,
 }
 
 /// A message whose recipients are being gone through.
@@ -60,6 +62,12 @@ impl Lane {
     /// Whether messages wait to be dispatched that nobody has begun with.
     fn is_logged(&self) -> bool {
         !self.log.is_empty() || !self.replays.is_empty()
+    }
+
+    /// How many places there are in its log.
+    fn slots(&self) -> usize {
+        let slots = self.log.iter().map(|entry| entry.slot);
+        slots.collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -221,7 +229,7 @@ impl Model {
     }
 
     pub fn pending(&self) -> usize {
-        let logged = |lane: &Lane| lane.log.len() + lane.replays.len();
+        let logged = |lane: &Lane| lane.slots() + lane.replays.len();
         let logs: usize = self.lanes.values().map(logged).sum();
         let queues: usize = self.sessions.values().map(|s| s.queue.len()).sum();
         let mail: usize = self.live().map(|s| s.mailbox.len()).sum();
@@ -282,7 +290,10 @@ impl Model {
             self.is_news = true;
             let s = self.find(id);
             s.mailbox.clear();
-            let (session, topic) = (s.session, s.topic);
+            let (session, topic, lane) = (s.session, s.topic, s.lane);
+            if let Some(watched) = topic.checked_sub(WATCH) {
+                self.reunite_records(watched, lane);
+            }
             if !self.is_on(session, topic) {
                 self.tell(session, topic, true, false);
             }
@@ -339,6 +350,7 @@ impl Model {
             topic,
             audience,
             one: None,
+            slot: message,
         };
         if self.keep_sent(&entry) {
             self.sequence = message;
@@ -381,7 +393,7 @@ impl Model {
         let oldest = state.log.iter().position(|e| e.topic == topic);
         let lost = oldest.and_then(|at| state.log.remove(at)).expect("full");
         state.gave_way.push(lost);
-        let is_compacted = state.gave_way.len() > state.log.len();
+        let is_compacted = state.gave_way.len() > state.slots();
         self.lose_for_all(lane, &lost, 0);
         if is_compacted {
             self.count_given_way(lane, Message::MAX);
@@ -448,7 +460,7 @@ impl Model {
             return Some(Walk::new(entry));
         }
         loop {
-            let first = self.lane(lane).log.front().map(|entry| entry.message);
+            let first = self.lane(lane).log.front().map(|entry| entry.slot);
             self.count_given_way(lane, first.unwrap_or(Message::MAX));
             let state = self.lane(lane);
             let entry = state.log.pop_front()?;
@@ -915,7 +927,6 @@ impl Model {
             s.sent = [&s.got[..], &s.lost[..]].concat();
             s.sent.sort_unstable();
         }
-        self.records.iter_mut().for_each(Record::close);
         self.forget();
     }
 

@@ -18,15 +18,7 @@ pub struct Record {
     message: Message,
     /// The topic that is watched, and the lane; none if it is the first record of one subscription.
     place: Option<(u8, u32)>,
-    /// Whether further changes join it.
-    is_open: bool,
     changes: Vec<Change>,
-}
-
-impl Record {
-    pub fn close(&mut self) {
-        self.is_open = false;
-    }
 }
 
 /// A session came, left, or said something else of itself.
@@ -80,9 +72,6 @@ impl Model {
     /// whether the lane is to be woken.
     pub fn watch(&mut self, session: u8, topic: u8, lane: u32) -> (Id, bool) {
         let id = self.subscribe(session, topic + WATCH, lane, false);
-        let place = Some((topic, lane));
-        let waiting = self.records.iter_mut().filter(|r| r.place == place);
-        waiting.for_each(Record::close);
         let members = self.members(topic).into_iter();
         let changes = members.map(|(session, identity)| Change {
             session,
@@ -93,7 +82,6 @@ impl Model {
         self.records.push(Record {
             message: id,
             place: None,
-            is_open: false,
             changes: changes.collect(),
         });
         (id, self.begin_with(id, &[id]))
@@ -128,12 +116,12 @@ impl Model {
         let identity = self.identity(session);
         let all = self.watched.clone().into_iter();
         for (_, lane) in all.filter(|(watched, _)| *watched == topic) {
-            let place = Some((topic, lane));
-            if !self.records.iter().any(|r| r.place == place && r.is_open) {
-                self.log_record(topic, lane);
-            }
+            let message = match self.open_record(topic, lane) {
+                Some(message) => message,
+                None => self.log_record(topic, lane),
+            };
             let mut records = self.records.iter_mut();
-            let open = records.find(|r| r.place == place && r.is_open);
+            let open = records.find(|r| r.message == message);
             open.expect("it was made").changes.push(Change {
                 session,
                 was_there,
@@ -143,28 +131,74 @@ impl Model {
         }
     }
 
-    fn log_record(&mut self, topic: u8, lane: u32) {
+    /// The records that wait for those who watch a topic.
+    fn waiting_records(&self, topic: u8, lane: u32) -> Vec<Message> {
+        let logs = self.lanes.get(&lane).into_iter();
+        let entries = logs.flat_map(|lane| &lane.log);
+        let own = entries.filter(|entry| entry.topic == topic + WATCH);
+        own.map(|entry| entry.message).collect()
+    }
+
+    /// The last record that waits, unless somebody came to watch after it was begun.
+    fn open_record(&self, topic: u8, lane: u32) -> Option<Message> {
+        let last = self.waiting_records(topic, lane).last().copied()?;
+        let is_closed = self.watches_between(topic, lane, last, Message::MAX);
+        (!is_closed).then_some(last)
+    }
+
+    fn watches_between(&self, topic: u8, lane: u32, after: Message, before: Message) -> bool {
+        let mut live = self.live();
+        live.any(|s| (s.topic, s.lane) == (topic + WATCH, lane) && after < s.id && s.id < before)
+    }
+
+    /// Two records that wait are one where nobody watches any more who came between them.
+    pub fn reunite_records(&mut self, topic: u8, lane: u32) {
+        let waiting = self.waiting_records(topic, lane);
+        let pair = waiting
+            .windows(2)
+            .find(|pair| !self.watches_between(topic, lane, pair[0], pair[1]));
+        let Some(&[first, second]) = pair else { return };
+        let second_at = self.records.iter().position(|r| r.message == second);
+        let later = self.records.remove(second_at.expect("a record"));
+        let mut records = self.records.iter_mut();
+        let into = records.find(|r| r.message == first).expect("a record");
+        into.changes.extend(later.changes);
+        self.lane(lane).log.retain(|entry| entry.message != second);
+        for s in &mut self.listed {
+            s.sent.retain(|other| *other != second);
+        }
+        self.reunite_records(topic, lane);
+    }
+
+    fn log_record(&mut self, topic: u8, lane: u32) -> Message {
         self.sequence += 1;
         let message = self.sequence;
         self.records.push(Record {
             message,
             place: Some((topic, lane)),
-            is_open: true,
             changes: Vec::new(),
         });
+        let mut log = self.lane(lane).log.iter();
+        let first = log.find(|other| other.topic == topic + WATCH);
+        let slot = first.map(|first| first.slot);
         let entry = Entry {
             message,
             topic: topic + WATCH,
             audience: Audience::Everyone,
             one: None,
+            slot: slot.unwrap_or(message),
         };
         for id in self.left(lane, &entry, 0).collect::<Vec<_>>() {
             self.find(id).sent.push(message);
         }
-        self.lane(lane).log.push_back(entry);
+        // All that wait for the same have the place of the first.
+        let log = &mut self.lane(lane).log;
+        let last = log.iter().rposition(|other| other.topic == entry.topic);
+        log.insert(last.map_or(log.len(), |last| last + 1), entry);
         if self.hire(lane) {
             self.woken.push(lane);
         }
+        message
     }
 
     fn record(&self, message: Message) -> Option<&Record> {
@@ -207,13 +241,8 @@ impl Model {
         told(std::iter::once(record).chain(taken_in))
     }
 
-    /// Takes a message that leaves a log, which no further changes join if it is a record; tells
-    /// whether it is one that has come to nothing.
+    /// Whether a message that leaves a log is a record that has come to nothing.
     pub fn tells_nothing(&mut self, message: Message) -> bool {
-        let mut records = self.records.iter_mut();
-        if let Some(record) = records.find(|r| r.message == message) {
-            record.close();
-        }
         let told = self.record(message).and_then(|record| told([record]));
         let is_empty = told.is_some_and(|(joined, left)| joined.is_empty() && left.is_empty());
         for s in self.listed.iter_mut().filter(|_| is_empty) {

@@ -50,7 +50,6 @@ impl<H, M, D: Clone> Router<H, M, D> {
         listener: Listener<H>,
     ) -> (Arc<Subscription<H>>, Option<D>) {
         let subscription = self.subscribe(session, Some(&watch_name(topic)), lane, listener);
-        self.registry.notices(subscription.group).seal();
         let presence = Presence::first(topic.into(), self.registry.members(topic));
         let wake = self.make_notice.and_then(|make| {
             let envelope = Arc::new(Envelope {
@@ -141,7 +140,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let Some(make) = self.make_notice else { return };
         for index in 0..self.registry.watchers(topic).len() {
             let group = self.registry.watchers(topic)[index];
-            let open = self.registry.notices(group).open().cloned();
+            let open = self.registry.group(group).open_notice().cloned();
             let presence = open.unwrap_or_else(|| self.log_notice(topic, group, make));
             enter(&presence, member.clone(), &mut self.registry.replaced);
         }
@@ -158,11 +157,12 @@ impl<H, M, D: Clone> Router<H, M, D> {
         let presence = Arc::new(Presence::new(name.unwrap_or_else(|| Name::from(&[][..]))));
         let envelope = self.envelope(Audience::Everyone, make(presence.clone()), 0);
         let notices = self.registry.notices(group);
-        notices.push(envelope.sequence, presence.clone());
+        let is_first = notices.push(envelope.clone(), presence.clone());
         let members = self.registry.group(group);
         let lane = &mut self.lanes[members.lane as usize];
-        // There are never many: one for each time that somebody began to watch, at the most.
-        lane.log.push(group, envelope, &members.share, u32::MAX);
+        if is_first {
+            lane.log.push(group, envelope, &members.share, u32::MAX);
+        }
         if lane.hire() {
             self.wake.push(lane.deliverer.clone());
         }

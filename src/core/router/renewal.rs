@@ -27,7 +27,7 @@ impl<H, M, D: Clone> Router<H, M, D> {
         self.registry.abandon_queues(&mut trash.calls);
         self.reports.renew(trash);
         (self.waiting, self.under_way) = (0, 0);
-        self.registry.settle();
+        self.registry.settle(&mut trash.envelopes);
         for index in before..trash.logged.len() {
             self.release_group(trash.logged[index].0, trash);
         }
