@@ -375,6 +375,87 @@ def test_a_fork_while_eight_threads_send_leaves_every_child_a_hub_that_works():
     )
 
 
+@pytest.mark.timeout(60 + FORKS)
+def test_a_fork_while_threads_subscribe_close_and_stream_leaves_every_child_hubs_that_work():
+    ends_well(
+        f"""
+        disable_log()  # Of messages that are dropped.
+        executor = ThreadPoolExecutor(2)
+        hubs = [PubSubHub(history=3), PubSubHub(executor=executor, history=3)]
+        closing = [PubSubHub()]
+
+        def for_ever(body):
+            def run():
+                number = 0
+                while True:
+                    body(number := number + 1)
+                    time.sleep(0.0005)
+            threading.Thread(target=run, daemon=True).start()
+
+        def come_and_go(number):
+            for hub in hubs:
+                hub.subscribe("ann", lambda message: None)
+                hub.subscribe_topic("ann", f"room {{number}}", lambda topic, message: None)
+                hub.send_all_on_topic(f"room {{number}}", number)
+                hub.unsubscribe_all("ann")
+
+        def close(number):
+            closing[0] = hub = PubSubHub(executor=executor)
+            hub.subscribe("ann", lambda message: None)
+            hub.send_all(number)
+            hub.close(timeout=1)
+
+        def listen(number):
+            for hub in hubs:
+                with hub.listen("bob", timeout=1) as messages:
+                    hub.send_to("bob", number)
+                    next(messages)
+
+        def stream(number):
+            async def read(hub):
+                async with hub.stream("cat", "news", replay=1) as messages:
+                    hub.send_all_on_topic("news", number)
+                    await asyncio.wait_for(anext(messages), 20)
+            for hub in hubs:
+                asyncio.run(read(hub))
+
+        def works(hub):
+            fresh = Got()
+            hub.subscribe("fresh", fresh.record)
+            for message in range(3):
+                hub.send_to("fresh", message)
+            assert fresh.wait(3) == [0, 1, 2], fresh
+            with hub.listen("reader", timeout=20) as messages:
+                hub.send_to("reader", "hello")
+                assert next(messages) == "hello"
+
+            async def read():
+                async with hub.stream("reader", "own") as messages:
+                    hub.send_all_on_topic("own", "hello")
+                    assert await asyncio.wait_for(anext(messages), 20) == "hello"
+
+            asyncio.run(read())
+            hub.close(timeout=20)
+            assert hub.closed
+            assert hub.stats().subscriptions == 0, hub.stats()
+
+        def child():
+            for hub in hubs:
+                works(hub)
+            closing[0].close(timeout=20)
+            assert closing[0].closed
+            works(PubSubHub())
+
+        for body in (come_and_go, come_and_go, close, listen, stream):
+            for_ever(body)
+        for _ in range({FORKS} // 2):
+            assert ended_well(fork(child))
+        os._exit(0)
+        """,
+        seconds=30 + FORKS,
+    )
+
+
 def test_a_loss_that_is_being_reported_at_a_fork_does_not_keep_the_child_from_reporting_its_own():
     ends_well("""
         disable_log()
