@@ -1,7 +1,6 @@
 """Handlers, messages, topics and ids whose every method fails, blocks or uses the hub."""
 
 import contextlib
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
