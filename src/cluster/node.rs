@@ -1,6 +1,7 @@
 //! A node: keeps a connection to the broker, publishes what its hub sends, follows the channels
 //! that its hub has subscribers on, and hands on what comes from them, in order.
 
+mod held;
 pub mod presence;
 
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,7 @@ use super::wire::members::Read as Told;
 use super::wire::{self, Publisher};
 use crate::core::Name;
 use crate::core::elsewhere::{Host, Membership};
+use held::Held;
 use presence::{ATTEND, Presence};
 
 /// The time between two heart beats.
@@ -374,9 +376,13 @@ impl Handle {
         self.close();
     }
 
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
     fn is_over(&self) -> bool {
         let is_too_late = |since: &Instant| since.elapsed() > LAST;
-        self.is_closing.load(Ordering::Acquire)
+        self.is_closing()
             && (self.given_up.load(Ordering::Acquire)
                 || self.left_alone.get().is_some_and(is_too_late)
                 || self.desk.lock().is_done())
@@ -439,6 +445,7 @@ pub struct Node<E, L> {
     followed: HashMap<Channel, Followed, RandomState>,
     /// What is to be read when the hub has room for it.
     deferred: Vec<(Place, Read)>,
+    held: Held,
     turns: u64,
     hindrance: Hindrance,
     /// It was told that the broker refuses messages.
@@ -478,6 +485,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
             handle,
             followed: HashMap::default(),
             deferred: Vec::new(),
+            held: Held::default(),
             turns: 0,
             hindrance: Hindrance::default(),
             has_told_refusal: false,
@@ -621,14 +629,11 @@ impl<E: Engine, L: Listener> Node<E, L> {
         }
     }
 
-    fn next_batch(&self) -> Option<Batch> {
-        self.handle.desk.lock().outbox.next(wire::now())
-    }
-
     /// Tries again what was under way on another connection, and follows what it followed.
     fn begin_again<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
         self.handle.desk.lock().outbox.all_again();
         self.has_told_refusal = false;
+        self.held = Held::default();
         self.deferred.clear();
         let is_publish = |what: &Hindered| matches!(what, Hindered::Publish(_));
         self.hindrance.since.retain(|what, _| is_publish(what));
@@ -659,6 +664,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
         connection: &'a E::Connection,
         requests: &mut Requests<'a>,
     ) {
+        self.held.let_out(&channel);
         let Some(wish) = self.listener.wants(&channel) else {
             return self.leave(channel, connection, requests);
         };
@@ -927,6 +933,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
 
     /// It concerns that channel alone.
     fn unreadable(&mut self, place: &Place, reason: &str) {
+        self.held.let_out(&place.0);
         let followed = self.followed_at(place);
         if followed.is_some_and(|followed| !std::mem::replace(&mut followed.is_unreadable, true)) {
             self.tell(News::Unreadable(place.0.clone(), reason.to_owned()));
@@ -973,6 +980,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
     ) {
         let listener = self.listener.clone();
         self.not_hindered(&Hindered::Read(place.0.clone()));
+        self.held.let_out(&place.0);
         let Some(followed) = self.followed_at(&place) else {
             return;
         };
