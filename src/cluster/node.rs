@@ -784,6 +784,11 @@ impl<E: Engine, L: Listener> Node<E, L> {
                     Done::Read(place, Err(Failure::Refused(reason))),
                 ));
             }
+            Done::Subscribed(channel, Err(Failure::Refused(reason))) => {
+                self.refused(&channel, &reason);
+                let done = Done::Subscribed(channel, Err(Failure::Refused(reason)));
+                requests.push(after(MUCH_LATER, done));
+            }
             Done::Subscribed(_, Err(ref failure))
             | Done::Unsubscribed(_, Err(ref failure))
             | Done::Read(_, Err(ref failure))
@@ -849,6 +854,11 @@ impl<E: Engine, L: Listener> Node<E, L> {
     ) {
         match done {
             Done::Published(channel, _) => self.handle.desk.lock().outbox.again(&channel),
+            Done::Subscribed(channel, Err(Failure::Refused(_)))
+                if self.listener.wants(&channel).is_none() =>
+            {
+                self.followed.remove(&channel);
+            }
             Done::Subscribed(channel, _) => self.lanes.subscribe(connection, channel),
             Done::Unsubscribed(channel, _) => {
                 if let Some(followed) = self.followed.get_mut(&channel) {
