@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use tokio::time::{Duration, Instant};
 
-use super::{Channel, LATER, Listener, News, Node};
+use super::{Channel, LATER, Listener, MUCH_LATER, News, Node};
 use crate::cluster::engine::Engine;
 
 /// What the broker does not take for so long is told.
@@ -36,14 +36,15 @@ impl Hindrance {
 }
 
 impl<E: Engine, L: Listener> Node<E, L> {
-    /// The broker may do it in a moment; if not, it is told once. Gives the time until it is asked again.
+    /// The broker may do it in a moment; if not, it is told once. Gives the time until it is asked again:
+    /// as long as it has taken so far.
     pub(super) fn hindered(&mut self, what: Hindered, reason: &str) -> Duration {
         let since = self.hindrance.since.entry(what);
         let elapsed = since.or_insert_with(Instant::now).elapsed();
         if elapsed > LONG && !std::mem::replace(&mut self.hindrance.is_told, true) {
             self.tell(News::Hindered(reason.to_owned()));
         }
-        LATER
+        elapsed.clamp(LATER, MUCH_LATER)
     }
 
     pub(super) fn not_hindered(&mut self, what: &Hindered) {
