@@ -152,7 +152,7 @@ impl Listener for Hub {
 }
 
 /// Lets a node follow many channels, and lose its connection; returns when it has nothing to do.
-fn run() -> (Link, Arc<Hub>) {
+async fn run() -> (Link, Arc<Hub>) {
     let (link, hub) = (Link::default(), Arc::<Hub>::default());
     let limits = Limits {
         messages: 1,
@@ -174,28 +174,24 @@ fn run() -> (Link, Arc<Hub>) {
             yield_now().await;
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        tokio::select! {
-            () = node.run() => panic!("it ends"),
-            () = rest => {}
-        }
-    });
+    tokio::select! {
+        () = node.run() => panic!("it ends"),
+        () = rest => {}
+    }
     (link, hub)
 }
 
-#[test]
-fn a_broker_is_asked_for_few_of_many_subscriptions_at_a_time() {
-    let (link, hub) = run();
+#[tokio::test]
+async fn a_broker_is_asked_for_few_of_many_subscriptions_at_a_time() {
+    let (link, hub) = run().await;
 
     assert_eq!(hub.ready.load(Ordering::Relaxed), CHANNELS);
     assert_eq!(link.0.subscribing.most.get(), 256);
 }
 
-#[test]
-fn a_hub_that_has_missed_much_on_many_channels_does_not_get_it_all_at_once() {
-    let (link, hub) = run();
+#[tokio::test]
+async fn a_hub_that_has_missed_much_on_many_channels_does_not_get_it_all_at_once() {
+    let (link, hub) = run().await;
 
     let under_way = link.0.reading.most.get();
     assert!(under_way <= 8 * ANSWER, "{under_way}");
