@@ -17,6 +17,8 @@ NETWORK = 10e9 / 8
 """Bytes a second that a server can send."""
 CONNECTIONS = 10_000
 """Connections that a server takes unless told otherwise."""
+CONNECTIONS_OF_A_NODE = 2
+"""On one a node is pushed to, on the other it publishes and reads."""
 
 
 @dataclass(frozen=True)
@@ -174,5 +176,5 @@ def need(costs: Costs, load: Load) -> Need:
         processor=(prediction.server - alive) / (SHARE - alive),
         network=prediction.out / NETWORK / SHARE,
         memory=prediction.memory / MEMORY / SHARE,
-        connections=load.nodes / CONNECTIONS / SHARE,
+        connections=load.nodes * CONNECTIONS_OF_A_NODE / CONNECTIONS / SHARE,
     )

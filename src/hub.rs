@@ -167,6 +167,14 @@ impl PubSubHub {
         lock(py, &self.losers).pop_front()
     }
 
+    /// Lets go of readers whose losses were to be told when the hub was given up.
+    pub fn forget_losers(&self, py: Python<'_>) {
+        if self.change(py, |router, _| router.is_finished()) {
+            let losers = std::mem::take(&mut *lock(py, &self.losers));
+            drop(losers);
+        }
+    }
+
     /// Wakes those who tell others of a change of subscriptions.
     #[cold]
     fn settle(&self, py: Python<'_>, aftermath: Aftermath) {

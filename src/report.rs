@@ -163,6 +163,7 @@ pub fn losses(hub: &Bound<'_, PubSubHub>) {
         let told = tell(hub, &loss);
         contain(hub, told);
     }
+    own.forget_losers(py);
 }
 
 fn tell(hub: &Bound<'_, PubSubHub>, loss: &Loss) -> PyResult<()> {

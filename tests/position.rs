@@ -53,19 +53,32 @@ impl Log {
 
     fn read(&self, read: Read, most: usize) -> Answer<u64> {
         let entries: Vec<_> = match read {
-            Read::Last(count) => {
+            Read::Last { count, are_wanted } => {
                 let first = self.entries.len().saturating_sub(count);
-                self.entries.range(first..).cloned().collect()
+                let last = self.entries.range(first..).cloned();
+                // No more than what the node must know.
+                let known = |placed: Placed<u64>| Placed {
+                    entry: placed.entry * u64::from(are_wanted),
+                    ..placed
+                };
+                last.map(known).collect()
             }
-            Read::From(id) => self
-                .entries
-                .iter()
-                .filter(|placed| placed.id >= id)
-                .take(most)
-                .cloned()
-                .collect(),
+            Read::From { first, known } => {
+                let had = self.entries.iter().filter(|placed| placed.id >= first);
+                let had = had.take_while(|placed| placed.id <= known).cloned();
+                // Of these there is no more than what the node must know.
+                let had = had.map(|placed| Placed { entry: 0, ..placed });
+                let rest = self.entries.iter().filter(|placed| placed.id > known);
+                had.chain(rest.take(most).cloned()).collect()
+            }
         };
-        let more = entries.len() == most && matches!(read, Read::From(_));
+        let more = match read {
+            Read::Last { .. } => false,
+            Read::From { known, .. } => {
+                let rest = entries.iter().filter(|placed| placed.id > known);
+                rest.count() == most
+            }
+        };
         Answer {
             top: self.top(),
             entries,
@@ -116,7 +129,7 @@ enum Sent {
     Answer(Answer<u64>),
 }
 
-const MOST: usize = 40;
+const MOST: usize = 10;
 
 impl Node {
     fn new() -> Self {

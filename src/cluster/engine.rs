@@ -26,6 +26,9 @@ pub trait Engine {
 /// A connection to a broker, which may be several. Several requests may be under way at once; what the
 /// broker pushed on a channel before it confirmed that it is subscribed to is handed over before that.
 pub trait Connection: Clone {
+    /// Which of several servers has a channel, if one that is slow is not to hinder the others.
+    fn lane(&self, channel: &Channel) -> usize;
+
     /// Appends a batch to its channel's log and pushes it, both or neither; does nothing if it, or a
     /// later one of the same publisher, stands there already.
     fn publish(&self, batch: &Batch) -> impl Future<Output = Result<(), Failure>>;
@@ -41,9 +44,11 @@ pub trait Connection: Clone {
         &self,
         channel: &Channel,
         read: Read,
+        page: Page,
     ) -> impl Future<Output = Result<Answer<Vec<u8>>, Failure>>;
 
-    /// Has [`Push::Beat`] pushed to this node by the way that messages take.
+    /// Sends a heart beat by the way that messages take. Is asked for every second, also while an earlier
+    /// one is under way; fails if there has been no sign of life for four of them.
     fn beat(&self) -> impl Future<Output = Result<(), Failure>>;
 }
 
@@ -66,13 +71,20 @@ pub trait Attendance: Clone {
     fn members(&self, topic: &Name) -> impl Future<Output = Result<members::Table, Failure>>;
 }
 
+/// How much of a log is read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// What fits into a small answer, perhaps nothing: many may be under way.
+    Small,
+    /// What fits into a large one, and one entry at least.
+    Large,
+}
+
 /// What a broker pushes.
 #[derive(Debug)]
 pub enum Push {
     /// An entry.
     Entry(Channel, Id, Vec<u8>),
-    /// The answer to [`Connection::beat`].
-    Beat,
     /// Nothing is pushed on the channel any more, until it is subscribed to again.
     Ended(Channel),
     /// What cannot be understood.

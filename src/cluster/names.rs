@@ -109,7 +109,10 @@ impl Names {
         }
     }
 
-    fn is_beat(&self, name: &[u8]) -> bool {
+    fn is_beat(&self, message: &[Value]) -> bool {
+        let Some(Value::BulkString(name)) = message.first() else {
+            return false;
+        };
         let ours = self.beat(0);
         let ours = ours.strip_suffix(b"}").unwrap_or(&ours);
         let rest = name.strip_prefix(ours);
@@ -120,6 +123,10 @@ impl Names {
     pub fn understand(&self, info: PushInfo) -> Option<Push> {
         match info.kind {
             PushKind::Message | PushKind::SMessage => {
+                if self.is_beat(&info.data) {
+                    // That something has come is all that it says.
+                    return None;
+                }
                 Some(self.message(info.data).unwrap_or(Push::Garbage))
             }
             PushKind::SUnsubscribe => {
@@ -134,9 +141,6 @@ impl Names {
     fn message(&self, data: Vec<Value>) -> Option<Push> {
         let [name, payload] = <[_; 2]>::try_from(data).ok()?;
         let (name, payload) = (bytes(name)?, bytes(payload)?);
-        if self.is_beat(&name) {
-            return Some(Push::Beat);
-        }
         let channel = self.channel(&name)?;
         let colon = payload.iter().take(64).position(|byte| *byte == b':')?;
         let (id, entry) = payload.split_at(colon);

@@ -1,7 +1,11 @@
 //! A node: keeps a connection to the broker, publishes what its hub sends, follows the channels
 //! that its hub has subscribers on, and hands on what comes from them, in order.
 
+mod held;
+mod hindrance;
+mod lanes;
 pub mod presence;
+mod requests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,39 +13,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use foldhash::fast::RandomState;
 use futures_util::StreamExt;
-use futures_util::future::LocalBoxFuture;
-use futures_util::stream::FuturesUnordered;
 use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{
-    Duration, Instant, MissedTickBehavior, interval, interval_at, sleep, timeout_at,
-};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval, interval_at, timeout_at};
 
 use super::Channel;
-use super::engine::{Connection, Engine, Failure, Push};
+use super::engine::{Engine, Failure, Page, Push};
 use super::members::{self, Memberships};
-use super::outbox::{Batch, Limits, Outbox};
-use super::position::{Answer, Gap, Output, Placed, Position, Read};
+use super::outbox::{Limits, Outbox};
+use super::position::{Answer, Gap, Output, Placed, Position};
 use super::wire::members::Read as Told;
 use super::wire::{self, Publisher};
 use crate::core::Name;
 use crate::core::elsewhere::{Host, Membership};
+use held::Held;
+use hindrance::{Hindered, Hindrance};
+use lanes::Lanes;
 use presence::{ATTEND, Presence};
+use requests::{Done, Place, Requests, after, beat, publish};
 
 /// The time between two heart beats.
 const BEAT: Duration = Duration::from_secs(1);
-/// Without a heart beat for so long, the connection is taken for dead.
-const SILENCE: Duration = Duration::from_secs(4);
 /// The shortest and the longest time until the next attempt to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The time until the broker is asked again for what it could not do.
+/// The time until the broker is asked again for what it could not do. For what it still cannot do it
+/// is asked later and later.
 const LATER: Duration = Duration::from_millis(100);
 /// The time until what should not be there at the broker is looked at again.
 const MUCH_LATER: Duration = Duration::from_secs(2);
-/// What the broker does not take for so long is told.
-const HINDRANCE: Duration = Duration::from_secs(1);
 /// The time that a node has for what is left when nobody waits for it.
 const LAST: Duration = Duration::from_secs(5);
 /// Batches that are under way at once.
@@ -374,9 +375,13 @@ impl Handle {
         self.close();
     }
 
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
     fn is_over(&self) -> bool {
         let is_too_late = |since: &Instant| since.elapsed() > LAST;
-        self.is_closing.load(Ordering::Acquire)
+        self.is_closing()
             && (self.given_up.load(Ordering::Acquire)
                 || self.left_alone.get().is_some_and(is_too_late)
                 || self.desk.lock().is_done())
@@ -386,6 +391,8 @@ impl Handle {
 /// How far a node is with a channel.
 enum Stage {
     Subscribing,
+    /// The subscription has ended before it was confirmed: then it is made again.
+    Ended,
     Following,
     Leaving,
 }
@@ -397,8 +404,8 @@ struct Followed {
     is_ready: bool,
     /// It was told that the log cannot be read.
     is_unreadable: bool,
-    /// The subscription has ended before it was confirmed.
-    has_ended: bool,
+    /// It is to be read when it is its turn.
+    is_waiting: bool,
     /// Which of the times is this that the channel is subscribed to.
     turn: u64,
     /// The hub's visit.
@@ -414,51 +421,20 @@ impl Followed {
     }
 }
 
-/// Of what is read: the channel, and which of the times that it is subscribed to.
-type Place = (Channel, u64);
-
-/// A request that is done.
-enum Done {
-    Published(Channel, Result<(), Failure>),
-    Subscribed(Channel, Result<(), Failure>),
-    Unsubscribed(Channel, Result<(), Failure>),
-    Read(Place, Result<Answer<Vec<u8>>, Failure>),
-    Beaten(Result<(), Failure>),
-    Presence(presence::Answer),
-    /// It is time to try again.
-    Later(Box<Done>),
-}
-
-type Requests<'a> = FuturesUnordered<LocalBoxFuture<'a, Done>>;
-
 /// A node of linked hubs.
 pub struct Node<E, L> {
     engine: E,
     listener: Arc<L>,
     handle: Arc<Handle>,
     followed: HashMap<Channel, Followed, RandomState>,
-    /// What is to be read when the hub has room for it.
-    deferred: Vec<(Place, Read)>,
+    lanes: Lanes,
+    held: Held,
     turns: u64,
     hindrance: Hindrance,
     /// It was told that the broker refuses messages.
     has_told_refusal: bool,
     /// Who is on other hubs, if they tell each other.
     presence: Option<Presence>,
-}
-
-/// What the broker does not take, and whether that was told.
-#[derive(Default)]
-struct Hindrance {
-    since: HashMap<Hindered, Instant, RandomState>,
-    is_told: bool,
-}
-
-/// What is hindered on a channel.
-#[derive(PartialEq, Eq, Hash)]
-enum Hindered {
-    Publish(Channel),
-    Read(Channel),
 }
 
 /// Why a node no longer serves a connection.
@@ -477,7 +453,8 @@ impl<E: Engine, L: Listener> Node<E, L> {
             listener,
             handle,
             followed: HashMap::default(),
-            deferred: Vec::new(),
+            lanes: Lanes::default(),
+            held: Held::default(),
             turns: 0,
             hindrance: Hindrance::default(),
             has_told_refusal: false,
@@ -553,17 +530,16 @@ impl<E: Engine, L: Listener> Node<E, L> {
         let mut requests = Requests::new();
         let mut under_way = 0;
         self.attend_anew(connection, &mut requests);
-        self.begin_again(connection, &mut requests);
-        let mut beat = interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.begin_again(connection);
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut attend = interval_at(Instant::now() + ATTEND, ATTEND);
         attend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard, mut received) = (Instant::now(), Vec::new());
+        let mut received = Vec::new();
         self.tell(News::State(State::Connected));
         loop {
-            self.look_at_changes(connection, &mut requests);
-            self.read_deferred(connection, &mut requests);
-            self.read_deferred_members(connection, &mut requests);
+            self.look_at_changes(connection);
+            self.take_turns(connection, &mut requests);
             while under_way < UNDER_WAY
                 && let Some(batch) = self.next_batch()
             {
@@ -582,14 +558,13 @@ impl<E: Engine, L: Listener> Node<E, L> {
                     for push in received.drain(..) {
                         match push {
                             Push::Lost => is_lost = true,
-                            Push::Beat => heard = Instant::now(),
                             Push::Garbage => self.tell(News::Garbage),
-                            Push::Ended(channel) => self.ended(channel, connection, &mut requests),
+                            Push::Ended(channel) => self.ended(channel, connection),
                             Push::Entry(Channel::Presence(topic), id, changes) => {
-                                self.pushed_members(&topic, id, &changes, connection, &mut requests);
+                                self.pushed_members(&topic, id, &changes, connection);
                             }
                             Push::Entry(channel, id, entry) => {
-                                self.pushed(channel, wire::place(id, entry), connection, &mut requests);
+                                self.pushed(channel, wire::place(id, entry), connection);
                             }
                         }
                     }
@@ -606,14 +581,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
                     }
                 }
                 () = self.handle.wake.notified() => {}
-                due = beat.tick() => {
-                    // A node that was held up has not listened meanwhile: that is not silence.
-                    heard = (heard + due.elapsed()).min(Instant::now());
-                    if heard.elapsed() > SILENCE {
-                        return End::Lost(format!("no heart beat for {} seconds", SILENCE.as_secs()));
-                    }
-                    requests.push(beat_once(connection));
-                }
+                _ = beats.tick() => requests.push(beat(connection)),
                 _ = attend.tick(), if self.presence.is_some() => {
                     self.attend(connection, &mut requests, None);
                 }
@@ -621,85 +589,71 @@ impl<E: Engine, L: Listener> Node<E, L> {
         }
     }
 
-    fn next_batch(&self) -> Option<Batch> {
-        self.handle.desk.lock().outbox.next(wire::now())
-    }
-
     /// Tries again what was under way on another connection, and follows what it followed.
-    fn begin_again<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
+    fn begin_again(&mut self, connection: &E::Connection) {
         self.handle.desk.lock().outbox.all_again();
         self.has_told_refusal = false;
-        self.deferred.clear();
-        let is_publish = |what: &Hindered| matches!(what, Hindered::Publish(_));
-        self.hindrance.since.retain(|what, _| is_publish(what));
+        self.held = Held::default();
+        self.lanes = Lanes::default();
+        self.hindrance.begin_again();
         let is_left =
             |_: &Channel, followed: &mut Followed| matches!(followed.stage, Stage::Leaving);
         let left: Vec<_> = self.followed.extract_if(is_left).collect();
         for (channel, followed) in &mut self.followed {
             followed.stage = Stage::Subscribing;
-            followed.has_ended = false;
-            requests.push(subscribe(connection, channel.clone()));
+            followed.is_waiting = false;
+            self.lanes.subscribe(connection, channel.clone());
         }
         for (channel, _) in left {
             // Somebody may have come back meanwhile.
-            self.follow_or_leave(channel, connection, requests);
+            self.follow_or_leave(channel, connection);
         }
     }
 
-    fn look_at_changes<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
+    fn look_at_changes(&mut self, connection: &E::Connection) {
         let changed = std::mem::take(&mut self.handle.desk.lock().changed);
         for channel in changed {
-            self.follow_or_leave(channel, connection, requests);
+            self.follow_or_leave(channel, connection);
         }
     }
 
-    fn follow_or_leave<'a>(
-        &mut self,
-        channel: Channel,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn follow_or_leave(&mut self, channel: Channel, connection: &E::Connection) {
+        self.held.let_out(&channel);
         let Some(wish) = self.listener.wants(&channel) else {
-            return self.leave(channel, connection, requests);
+            return self.leave(channel, connection);
         };
         let Some(followed) = self.followed.get_mut(&channel) else {
-            return self.follow(channel, wish, connection, requests);
+            return self.follow(channel, wish, connection);
         };
         let (is_new, is_ready) = (followed.visit != wish.visit, followed.is_ready);
         match followed.stage {
-            Stage::Subscribing if is_new => self.begin_visit(&channel, wish),
+            Stage::Subscribing | Stage::Ended if is_new => self.begin_visit(&channel, wish),
             Stage::Following if is_new => {
                 self.begin_visit(&channel, wish);
-                self.read_on(channel, connection, requests);
+                self.read_on(channel, connection);
             }
             Stage::Following if is_ready => {
                 let number = wish.visit;
                 self.tell(News::Ready(Visit { channel, number }));
             }
             // That comes to an end first.
-            Stage::Leaving | Stage::Following | Stage::Subscribing => {}
+            Stage::Leaving | Stage::Following | Stage::Subscribing | Stage::Ended => {}
         }
     }
 
-    fn follow<'a>(
-        &mut self,
-        channel: Channel,
-        wish: Wish,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn follow(&mut self, channel: Channel, wish: Wish, connection: &E::Connection) {
         self.turns += 1;
         let followed = Followed {
             stage: Stage::Subscribing,
             position: Position::new(wish.past),
             is_ready: false,
             is_unreadable: false,
-            has_ended: false,
+            is_waiting: false,
             turn: self.turns,
             visit: wish.visit,
         };
         self.followed.insert(channel.clone(), followed);
-        requests.push(subscribe(connection, channel));
+        self.lanes.subscribe(connection, channel);
     }
 
     /// The hub's subscribers have gone and others have come, before the node left the channel.
@@ -709,6 +663,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
             if !matches!(channel, Channel::Presence(_)) {
                 // The answer to an earlier read is not one for this visit.
                 followed.turn = self.turns;
+                followed.is_waiting = false;
             }
             followed.position = Position::new(wish.past);
             followed.is_ready = false;
@@ -717,14 +672,9 @@ impl<E: Engine, L: Listener> Node<E, L> {
     }
 
     /// Reads a channel's log from where the node is, or from its end if that is nowhere.
-    fn read_on<'a>(
-        &mut self,
-        channel: Channel,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn read_on(&mut self, channel: Channel, connection: &E::Connection) {
         if let Channel::Presence(topic) = &channel {
-            return self.read_members(topic, connection, requests);
+            return self.read_members(topic, connection);
         }
         self.turns += 1;
         if let Some(followed) = self.followed.get_mut(&channel) {
@@ -732,56 +682,43 @@ impl<E: Engine, L: Listener> Node<E, L> {
             followed.turn = self.turns;
             let read = followed.position.subscribed();
             let place = (channel, followed.turn);
-            self.read(place, read, connection, requests);
+            self.read(place, read, connection);
         }
     }
 
-    fn leave<'a>(
-        &mut self,
-        channel: Channel,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn leave(&mut self, channel: Channel, connection: &E::Connection) {
         if let Some(followed) = self.followed.get_mut(&channel)
             && matches!(followed.stage, Stage::Following)
         {
             followed.stage = Stage::Leaving;
-            requests.push(unsubscribe(connection, channel.clone()));
+            self.lanes.unsubscribe(connection, channel.clone());
         }
         self.tell(News::Unwanted(channel));
     }
 
     /// Subscribes again to what the broker does not push any more.
-    fn ended<'a>(
-        &mut self,
-        channel: Channel,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn ended(&mut self, channel: Channel, connection: &E::Connection) {
         let Some(followed) = self.followed.get_mut(&channel) else {
             return;
         };
         match followed.stage {
             Stage::Following => {
                 followed.stage = Stage::Subscribing;
-                requests.push(subscribe(connection, channel));
+                self.lanes.subscribe(connection, channel);
             }
             // The answer may be from before.
-            Stage::Subscribing => followed.has_ended = true,
-            Stage::Leaving => {}
+            Stage::Subscribing => followed.stage = Stage::Ended,
+            Stage::Ended | Stage::Leaving => {}
         }
     }
 
-    fn pushed<'a>(
-        &mut self,
-        channel: Channel,
-        placed: Placed<Vec<u8>>,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn pushed(&mut self, channel: Channel, placed: Placed<Vec<u8>>, connection: &E::Connection) {
         let Some(followed) = self.followed.get_mut(&channel) else {
             return;
         };
+        if followed.reads_it_later() {
+            return;
+        }
         let listener = &self.listener;
         let read = if listener.is_full() {
             followed.position.skip()
@@ -792,29 +729,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
         };
         if let Some(read) = read {
             let place = (channel, followed.turn);
-            self.read(place, read, connection, requests);
-        }
-    }
-
-    /// Reads a log, or does so later, when the hub has room for it.
-    fn read<'a>(
-        &mut self,
-        place: Place,
-        read: Read,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
-        if self.listener.is_full() {
-            self.deferred.push((place, read));
-        } else {
-            requests.push(read_log(connection, place, read));
-        }
-    }
-
-    fn read_deferred<'a>(&mut self, connection: &'a E::Connection, requests: &mut Requests<'a>) {
-        if !self.listener.is_full() {
-            let deferred = self.deferred.drain(..);
-            requests.extend(deferred.map(|(place, read)| read_log(connection, place, read)));
+            self.read(place, read, connection);
         }
     }
 
@@ -830,34 +745,35 @@ impl<E: Engine, L: Listener> Node<E, L> {
             }
             Done::Subscribed(channel, Ok(())) => {
                 if let Some(followed) = self.followed.get_mut(&channel) {
-                    if std::mem::take(&mut followed.has_ended) {
-                        requests.push(subscribe(connection, channel));
+                    if matches!(followed.stage, Stage::Ended) {
+                        followed.stage = Stage::Subscribing;
+                        self.lanes.subscribe(connection, channel);
                         return Ok(());
                     }
                     followed.stage = Stage::Following;
                 }
                 self.follow_members(&channel);
-                self.read_on(channel.clone(), connection, requests);
-                self.follow_or_leave(channel, connection, requests);
+                self.read_on(channel.clone(), connection);
+                self.follow_or_leave(channel, connection);
             }
             Done::Unsubscribed(channel, Ok(())) => {
                 self.not_hindered(&Hindered::Read(channel.clone()));
                 self.followed.remove(&channel);
                 self.forget_members(&channel);
-                self.follow_or_leave(channel, connection, requests);
+                self.follow_or_leave(channel, connection);
             }
             Done::Presence(answer) => {
                 return self.answered_members(answer, connection, requests);
             }
             Done::Read(place, Ok(answer)) => {
-                self.answered(place, answer, connection, requests);
+                self.answered(place, answer, connection);
             }
             Done::Beaten(Ok(())) => {}
             Done::Later(done) => self.try_again(*done, connection, requests),
             Done::Read(place, Err(Failure::NotNow(reason))) => {
-                self.hindered(Hindered::Read(place.0.clone()), &reason);
+                let later = self.hindered(Hindered::Read(place.0.clone()), &reason);
                 requests.push(after(
-                    LATER,
+                    later,
                     Done::Read(place, Err(Failure::NotNow(reason))),
                 ));
             }
@@ -867,6 +783,11 @@ impl<E: Engine, L: Listener> Node<E, L> {
                     MUCH_LATER,
                     Done::Read(place, Err(Failure::Refused(reason))),
                 ));
+            }
+            Done::Subscribed(channel, Err(Failure::Refused(reason))) => {
+                self.refused(&channel, &reason);
+                let done = Done::Subscribed(channel, Err(Failure::Refused(reason)));
+                requests.push(after(MUCH_LATER, done));
             }
             Done::Subscribed(_, Err(ref failure))
             | Done::Unsubscribed(_, Err(ref failure))
@@ -901,35 +822,27 @@ impl<E: Engine, L: Listener> Node<E, L> {
                 }
             }
             Err(failure @ Failure::NotNow(_)) => {
-                self.hindered(Hindered::Publish(channel.clone()), failure.reason());
-                requests.push(after(LATER, Done::Published(channel, Err(failure))));
+                let what = Hindered::Publish(channel.clone());
+                let later = self.hindered(what, failure.reason());
+                requests.push(after(later, Done::Published(channel, Err(failure))));
             }
             Err(Failure::Disconnected(reason)) => return Err(reason),
         }
         Ok(())
     }
 
-    /// The broker may do it in a moment; if not, it is told once.
-    fn hindered(&mut self, what: Hindered, reason: &str) {
-        let since = self.hindrance.since.entry(what);
-        let is_long = since.or_insert_with(Instant::now).elapsed() > HINDRANCE;
-        if is_long && !std::mem::replace(&mut self.hindrance.is_told, true) {
-            self.tell(News::Hindered(reason.to_owned()));
-        }
-    }
-
-    fn not_hindered(&mut self, what: &Hindered) {
-        self.hindrance.since.remove(what);
-        if self.hindrance.since.is_empty() && std::mem::take(&mut self.hindrance.is_told) {
-            self.tell(News::Unhindered);
+    fn unreadable(&mut self, place: &Place, reason: &str) {
+        if self.followed_at(place).is_some() {
+            self.refused(&place.0, reason);
         }
     }
 
     /// It concerns that channel alone.
-    fn unreadable(&mut self, place: &Place, reason: &str) {
-        let followed = self.followed_at(place);
+    fn refused(&mut self, channel: &Channel, reason: &str) {
+        self.held.let_out(channel);
+        let followed = self.followed.get_mut(channel);
         if followed.is_some_and(|followed| !std::mem::replace(&mut followed.is_unreadable, true)) {
-            self.tell(News::Unreadable(place.0.clone(), reason.to_owned()));
+            self.tell(News::Unreadable(channel.clone(), reason.to_owned()));
         }
     }
 
@@ -941,16 +854,21 @@ impl<E: Engine, L: Listener> Node<E, L> {
     ) {
         match done {
             Done::Published(channel, _) => self.handle.desk.lock().outbox.again(&channel),
-            Done::Subscribed(channel, _) => requests.push(subscribe(connection, channel)),
+            Done::Subscribed(channel, Err(Failure::Refused(_)))
+                if self.listener.wants(&channel).is_none() =>
+            {
+                self.followed.remove(&channel);
+            }
+            Done::Subscribed(channel, _) => self.lanes.subscribe(connection, channel),
             Done::Unsubscribed(channel, _) => {
                 if let Some(followed) = self.followed.get_mut(&channel) {
                     followed.stage = Stage::Following;
                 }
-                self.follow_or_leave(channel, connection, requests);
+                self.follow_or_leave(channel, connection);
             }
             Done::Read(place, _) => {
                 if self.followed_at(&place).is_some() {
-                    self.read_on(place.0, connection, requests);
+                    self.read_on(place.0, connection);
                 }
             }
             Done::Presence(answer) => self.members_again(answer, connection, requests),
@@ -964,24 +882,23 @@ impl<E: Engine, L: Listener> Node<E, L> {
         followed.filter(|followed| followed.turn == *turn)
     }
 
-    fn answered<'a>(
-        &mut self,
-        place: Place,
-        answer: Answer<Vec<u8>>,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn answered(&mut self, place: Place, answer: Answer<Vec<u8>>, connection: &E::Connection) {
         let listener = self.listener.clone();
         self.not_hindered(&Hindered::Read(place.0.clone()));
+        self.held.let_out(&place.0);
         let Some(followed) = self.followed_at(&place) else {
             return;
         };
         (followed.is_ready, followed.is_unreadable) = (true, false);
         let visit = followed.visit_of(&place.0);
         let mut output = |output| listener.take(news(visit.clone(), output));
-        let read = followed.position.answer(answer, &mut output);
-        if let Some(read) = read {
-            self.read(place, read, connection, requests);
+        let page = if answer.more {
+            Page::Large
+        } else {
+            Page::Small
+        };
+        if followed.position.answer(answer, &mut output).is_some() {
+            self.read_page(place, page, connection);
         }
     }
 }
@@ -993,45 +910,6 @@ fn news(visit: Visit, output: Output<Vec<u8>>) -> News {
         Output::Gap(gap) => News::Gap(visit, gap),
         Output::Stray => News::Garbage,
     }
-}
-
-fn publish<C: Connection>(connection: &C, batch: Batch) -> LocalBoxFuture<'_, Done> {
-    Box::pin(async move {
-        let done = connection.publish(&batch).await;
-        Done::Published(batch.channel, done)
-    })
-}
-
-fn subscribe<C: Connection>(connection: &C, channel: Channel) -> LocalBoxFuture<'_, Done> {
-    Box::pin(async move {
-        let done = connection.subscribe(&channel).await;
-        Done::Subscribed(channel, done)
-    })
-}
-
-fn unsubscribe<C: Connection>(connection: &C, channel: Channel) -> LocalBoxFuture<'_, Done> {
-    Box::pin(async move {
-        let done = connection.unsubscribe(&channel).await;
-        Done::Unsubscribed(channel, done)
-    })
-}
-
-fn read_log<C: Connection>(connection: &C, place: Place, read: Read) -> LocalBoxFuture<'_, Done> {
-    Box::pin(async move {
-        let done = connection.read(&place.0, read).await;
-        Done::Read(place, done)
-    })
-}
-
-fn beat_once<C: Connection>(connection: &C) -> LocalBoxFuture<'_, Done> {
-    Box::pin(async move { Done::Beaten(connection.beat().await) })
-}
-
-fn after<'a>(time: Duration, done: Done) -> LocalBoxFuture<'a, Done> {
-    Box::pin(async move {
-        sleep(time).await;
-        Done::Later(Box::new(done))
-    })
 }
 
 /// The time between attempts to connect: longer and longer, and not the same for all nodes.

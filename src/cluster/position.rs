@@ -1,8 +1,8 @@
 //! How far a node is in a channel: which entries come next, which it has had, which are missing.
 //!
 //! Entries are numbered without holes, so a hole is a push that got lost on the way: the node reads
-//! the log from where it was. It reads a little more than it needs, to see that what it has had is
-//! still there: a broker that fell over to a replica may have forgotten the last of it.
+//! the log from where it was. It has a look at what it has had, too, to see that this still stands
+//! there: a broker that fell over to a replica may have forgotten the last of it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -83,14 +83,26 @@ pub struct Answer<E> {
 /// What to read of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// The last entries, at least one: where the log ends.
-    Last(usize),
-    /// From that place on, with the entry there.
-    From(Id),
+    /// The last entries, at least one: where the log ends. The answer need not have more than their
+    /// marks, unless they are wanted.
+    Last {
+        /// So many.
+        count: usize,
+        /// Whether they are to be handed on.
+        are_wanted: bool,
+    },
+    /// From a place on. Up to another one it is known what should stand there: of these entries the
+    /// answer need not have more than their marks.
+    From {
+        /// The first.
+        first: Id,
+        /// The last that is known.
+        known: Id,
+    },
 }
 
-/// So many entries that were handed on are remembered; fewer than an answer has.
-const REMEMBERED: usize = 32;
+/// So many entries that were handed on are remembered.
+pub const REMEMBERED: usize = 32;
 /// So many pushes are held while the log is read; later ones are in the log as well.
 const HELD: usize = 1024;
 
@@ -150,7 +162,7 @@ impl<E> Position<E> {
 
     /// Takes a push; tells what to read, if entries before it are missing.
     pub fn push(&mut self, placed: Placed<E>, output: &mut impl FnMut(Output<E>)) -> Option<Read> {
-        if self.recent.is_empty() || matches!(self.reading, Some(Read::From(_))) {
+        if self.recent.is_empty() || matches!(self.reading, Some(Read::From { .. })) {
             self.hold(placed);
             return None;
         }
@@ -176,6 +188,19 @@ impl<E> Position<E> {
         Some(self.read())
     }
 
+    /// What was to be read is read only now: what was pushed since then stands in the log.
+    pub fn read_now(&mut self) -> Option<Read> {
+        let first = match self.reading? {
+            Read::From { first, .. } => Some(first),
+            Read::Last { .. } => None,
+        };
+        let has_let_go = self.has_let_go;
+        let read = self.read_from(first);
+        // What follows what was held is not handed on with the end of the log.
+        self.has_let_go = has_let_go;
+        Some(read)
+    }
+
     /// Takes the answer to a read; tells what to read next, if that was not all.
     pub fn answer(
         &mut self,
@@ -185,22 +210,30 @@ impl<E> Position<E> {
         let read = self.reading.take()?;
         let more = answer.more;
         match read {
-            Read::Last(_) => self.begin_at(answer, output),
-            Read::From(_) => self.go_through(answer, output),
-        }
-        if more && matches!(read, Read::From(_)) {
-            return Some(self.read());
+            Read::Last { .. } => self.begin_at(answer, output),
+            Read::From { .. } if !self.go_through(answer, output) => return Some(self.read()),
+            // On this connection, what stood there before stands there still.
+            Read::From { .. } if more => return Some(self.read_from(self.last())),
+            Read::From { .. } => {}
         }
         self.release(output)
     }
 
     fn read(&mut self) -> Read {
+        self.read_from(self.recent.front().map(|(id, _)| *id))
+    }
+
+    fn read_from(&mut self, first: Option<Id>) -> Read {
         self.has_let_go = false;
         self.doubtful = self.held.len();
-        let first = self.recent.front();
-        // What was pushed already is none of the past.
-        let last = Read::Last(self.past.max(1).saturating_add(self.held.len()));
-        let read = first.map_or(last, |(id, _)| Read::From(*id));
+        let read = match first.zip(self.last()) {
+            Some((first, known)) => Read::From { first, known },
+            // What was pushed already is none of the past.
+            None => Read::Last {
+                count: self.past.max(1).saturating_add(self.held.len()),
+                are_wanted: self.past > 0,
+            },
+        };
         self.reading = Some(read);
         read
     }
@@ -295,11 +328,13 @@ impl<E> Position<E> {
         self.held.extend(later);
     }
 
-    /// Hands on what the log has and the node has not had.
-    fn go_through(&mut self, answer: Answer<E>, output: &mut impl FnMut(Output<E>)) {
+    /// Hands on what the log has and the node has not had; or tells that it has to be read from another
+    /// place, since what the node has had stands there no more.
+    fn go_through(&mut self, answer: Answer<E>, output: &mut impl FnMut(Output<E>)) -> bool {
         let mut entries = answer.entries.into_iter().peekable();
         let Some(first) = entries.peek().map(|first| first.id) else {
-            return self.end_at(answer.top, output);
+            self.end_at(answer.top, output);
+            return true;
         };
         let known = self.recent.iter().position(|(id, _)| *id >= first);
         let known = known.unwrap_or(self.recent.len());
@@ -309,15 +344,23 @@ impl<E> Position<E> {
         });
         let agreed = known + agreeing.count();
         if agreed < self.recent.len() {
-            self.undo(agreed);
+            if agreed > known {
+                self.undo(agreed);
+            } else {
+                self.undo(0);
+                self.remember(before(first), None);
+            }
             output(Output::Gap(Gap::Unknown));
-        } else if known == agreed {
+            return false;
+        }
+        if known == agreed {
             // All that the node has had is trimmed.
             self.tell_missing(first, output);
         }
         for placed in entries {
             self.hand_on(placed, output);
         }
+        true
     }
 
     /// Nothing that the node has had stands in the log, nor anything else.
@@ -346,6 +389,11 @@ impl<E> Position<E> {
         }
         self.undo(0);
     }
+}
+
+fn before(id: Id) -> Id {
+    let number = id.number.saturating_sub(1);
+    Id { number, ..id }
 }
 
 fn is_next(last: Id, next: Id) -> bool {

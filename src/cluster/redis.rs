@@ -1,8 +1,11 @@
 //! The engine for Redis and Valkey: streams are the logs, pub/sub the pushes.
 
+pub mod life;
 mod members;
+pub mod pair;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,29 +13,34 @@ use once_cell::sync::Lazy;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion,
-    PushInfo, RedisError, Script, ServerErrorKind, Value,
+    PushInfo, RedisError, Script, ScriptInvocation, ServerErrorKind, Value,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::life::{Ending, Pulse};
+use self::pair::Pair;
 use super::Channel;
-use super::engine::{Connection, Engine, Failure, Push};
+use super::engine::{Engine, Failure, Page, Push};
 use super::names::Names;
 use super::outbox::Batch;
-use super::position::{Answer, Id, Placed, Read};
+use super::position::{Answer, Id, Placed, REMEMBERED, Read};
 use super::replicas::Replicas;
 use super::url::Options;
 use super::wire::{self, Publisher};
 
 static PUBLISH: Lazy<Script> = Lazy::new(|| Script::new(include_str!("publish.lua")));
+static READ: Lazy<Script> = Lazy::new(|| Script::new(include_str!("read.lua")));
 
-/// An answer to a read from some place has no more entries, and one to a read of the end of a log.
+/// So much of a log is read at once: entries, and bytes, of which small answers have fewer.
 const AT_ONCE: usize = 512;
+const BYTES: usize = 512 << 10;
+const FEW_BYTES: usize = 32 << 10;
+/// With so many bytes, the beginning of an entry says who published it.
+const HEAD: isize = 64;
+/// An answer to a read of the end of a log has no more entries.
 const MOST: usize = 100_000;
-/// Entries that are read at a time: where they may be as large as can be, and where they are small.
-const PAGE: (usize, usize) = (16, 256);
-/// So many bytes of a page are few.
-const SMALL: usize = 64 << 10;
-/// A broker that does not answer for so long is taken for gone.
+/// A server that cannot be connected to for so long is taken for gone, and so is one without a sign of
+/// life for so long.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What a node says to a server, whichever it is.
@@ -88,11 +96,27 @@ pub struct Redis {
 }
 
 impl Engine for Redis {
-    type Connection = RedisConnection;
+    type Connection = Pair;
 
-    async fn connect(&self, pushes: UnboundedSender<Push>) -> Result<RedisConnection, Failure> {
-        RedisConnection::open_with_beat(&self.server, &self.terms, pushes).await
+    async fn connect(&self, pushes: UnboundedSender<Push>) -> Result<Pair, Failure> {
+        connect(&self.server, &self.terms, pushes).await
     }
+}
+
+/// The connections to one server, which are given up together with whoever asks.
+pub async fn connect(
+    server: &ConnectionInfo,
+    terms: &Arc<Terms>,
+    pushes: UnboundedSender<Push>,
+) -> Result<Pair, Failure> {
+    let understood = terms.clone();
+    let take = move |info| {
+        if let Some(push) = understood.names.understand(info) {
+            // Nobody may be there any more: then the connections are given up.
+            let _ = pushes.send(push);
+        }
+    };
+    Pair::open(server, terms, terms.names.beat(0), &Arc::default(), take).await
 }
 
 /// A connection to a server that takes writes.
@@ -101,19 +125,24 @@ pub struct RedisConnection {
     connection: MultiplexedConnection,
     terms: Arc<Terms>,
     replicas: Arc<Replicas>,
+    pulse: Arc<Pulse>,
+    ending: Arc<Ending>,
 }
 
 impl RedisConnection {
-    /// Connects; what is pushed is handed to a function.
-    pub async fn open(
+    async fn open(
         server: &ConnectionInfo,
         terms: &Arc<Terms>,
+        ending: &Arc<Ending>,
         pushed: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Self, Failure> {
+        let pulse = Arc::<Pulse>::default();
+        let felt = pulse.clone();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
+            .set_response_timeout(None)
             .set_push_sender(move |info| {
+                felt.sign();
                 pushed(info);
                 Ok::<(), redis::aio::SendError>(())
             });
@@ -129,26 +158,10 @@ impl RedisConnection {
             connection,
             terms: terms.clone(),
             replicas: Arc::new(Replicas::new(terms.options.replicas)),
+            pulse,
+            ending: ending.clone(),
         };
         connection.check_role().await?;
-        Ok(connection)
-    }
-
-    /// Connects, and listens to its own heart beat.
-    pub async fn open_with_beat(
-        server: &ConnectionInfo,
-        terms: &Arc<Terms>,
-        pushes: UnboundedSender<Push>,
-    ) -> Result<Self, Failure> {
-        let understood = terms.clone();
-        let take = move |info| {
-            if let Some(push) = understood.names.understand(info) {
-                // Nobody may be there any more: then the connection is given up.
-                let _ = pushes.send(push);
-            }
-        };
-        let connection = Self::open(server, terms, take).await?;
-        connection.listen(terms.names.beat(0)).await?;
         Ok(connection)
     }
 
@@ -166,11 +179,27 @@ impl RedisConnection {
 
     /// The answer to a command.
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        command.query_async(&mut self.connection.clone()).await
+        let mut connection = self.connection.clone();
+        self.answer(command.query_async(&mut connection)).await
+    }
+
+    /// What a script gives.
+    async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+        let mut connection = self.connection.clone();
+        self.answer(script.invoke_async(&mut connection)).await
+    }
+
+    async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RedisError> {
+        let answer = self.ending.or(request).await;
+        self.pulse.sign();
+        answer
     }
 
     /// Has what is published under a name pushed.
-    pub async fn listen(&self, name: Vec<u8>) -> Result<(), Failure> {
+    async fn listen(&self, name: Vec<u8>) -> Result<(), Failure> {
         self.confirmed(self.terms.words.subscribe, name).await
     }
 
@@ -189,44 +218,81 @@ impl RedisConnection {
         }
     }
 
-    /// Has a heart beat pushed to whoever listens there.
-    pub async fn beat_on(&self, name: &[u8]) -> Result<(), Failure> {
-        self.push(name.to_vec(), Vec::new()).await
-    }
-
-    async fn push(&self, name: Vec<u8>, pushed: Vec<u8>) -> Result<(), Failure> {
+    async fn push(&self, name: &[u8], pushed: &[u8]) -> Result<(), Failure> {
         let mut publish = redis::cmd(self.terms.words.publish);
         let done: Result<Value, _> = self.ask(publish.arg(name).arg(pushed)).await;
         done.map(drop).map_err(|error| failure(&error))
     }
 
-    /// Reads a part of a log, and whether there is more of it: a few entries at a time. A server closes
-    /// connections that are subscribed to something and get large answers.
-    async fn pages(&self, log: &[u8], read: Read) -> Result<(Vec<Row>, bool), Failure> {
-        let (word, first, last, most) = match read {
-            Read::Last(count) => ("XREVRANGE", "+".to_owned(), "-", count.min(MOST)),
-            Read::From(id) => ("XRANGE", id.to_string(), "+", AT_ONCE),
+    /// Reads the last entries of a log, or their beginnings.
+    async fn last(
+        &self,
+        channel: &Channel,
+        count: usize,
+        are_wanted: bool,
+    ) -> Result<Part, Failure> {
+        let most = count.clamp(1, MOST);
+        let mut range = Range {
+            word: "XREVRANGE",
+            first: "+".to_owned(),
+            last: "-",
+            most,
+            cut: if are_wanted { -1 } else { HEAD },
+            page: Page::Large,
         };
-        let (mut rows, mut from, mut page) = (Vec::<Row>::new(), first, PAGE.0);
-        loop {
-            let count = page.min(most - rows.len());
-            let mut question = redis::cmd(word);
-            question
-                .arg(log)
-                .arg(&from)
-                .arg(last)
-                .arg("COUNT")
-                .arg(count);
-            let found: Result<Vec<Row>, _> = self.ask(&question).await;
-            let found = found.map_err(|error| failure(&error))?;
-            let (is_full, bytes) = (found.len() == count, found.iter().map(size).sum::<usize>());
-            rows.extend(found);
-            if !is_full || rows.len() >= most {
-                return Ok((rows, is_full));
-            }
-            from = rows.last().map_or(from, |(id, _)| format!("({id}"));
-            page = if bytes < SMALL { PAGE.1 } else { PAGE.0 };
+        let mut all = self.part(channel, &range, None).await?;
+        while all.more
+            && all.rows.len() < most
+            && let Some((earliest, _)) = all.rows.last()
+        {
+            range.first = format!("({earliest}");
+            range.most = most - all.rows.len();
+            let part = self.part(channel, &range, None).await?;
+            all.more = part.more;
+            all.rows.extend(part.rows);
         }
+        all.rows.reverse();
+        Ok(all)
+    }
+
+    /// Reads a log from a place on, and up to another place only the beginnings of entries.
+    async fn from(
+        &self,
+        channel: &Channel,
+        (first, known): (Id, Id),
+        page: Page,
+    ) -> Result<Part, Failure> {
+        let range = Range {
+            word: "XRANGE",
+            first: format!("({known}"),
+            last: "+",
+            most: AT_ONCE,
+            cut: -1,
+            page,
+        };
+        self.part(channel, &range, Some((first, known))).await
+    }
+
+    async fn part(
+        &self,
+        channel: &Channel,
+        range: &Range,
+        known: Option<(Id, Id)>,
+    ) -> Result<Part, Failure> {
+        let names = &self.terms.names;
+        let mut script = READ.prepare_invoke();
+        script.key(names.log(channel)).key(names.state(channel));
+        range.say(&mut script);
+        if let Some((first, last)) = known {
+            // One more than there can be: then they are not what the node has had.
+            let most = REMEMBERED + 1;
+            let ends = (first.to_string(), last.to_string());
+            script.arg(ends.0).arg(ends.1).arg(most).arg(HEAD);
+        }
+        let part: Result<Told, _> = self.run(&script).await;
+        let (epoch, number, more, rows) = part.map_err(|error| failure(&error))?;
+        let top = top((epoch, number));
+        Ok(Part { top, more, rows })
     }
 
     /// Waits until replicas have what was just read, if they are to have it: what they do not have may
@@ -246,9 +312,7 @@ impl RedisConnection {
         written.map_err(|error| failure(&error))?;
         self.replicas.have_it(self).await
     }
-}
 
-impl Connection for RedisConnection {
     async fn publish(&self, batch: &Batch) -> Result<(), Failure> {
         let (channel, names) = (&batch.channel, &self.terms.names);
         let waits = self.replicas.are_wanted();
@@ -264,14 +328,13 @@ impl Connection for RedisConnection {
             .arg(self.terms.options.seconds)
             .arg(names.pushed(channel))
             .arg(push);
-        let place: Result<Option<Vec<u8>>, _> =
-            script.invoke_async(&mut self.connection.clone()).await;
+        let place: Result<Option<Vec<u8>>, _> = self.run(&script).await;
         let place = place.map_err(|error| failure(&error))?;
         if waits {
             self.replicas.have_it(self).await?;
             if let Some(place) = place {
                 let pushed = [&*place, b":", &*batch.entry].concat();
-                self.push(names.pushed(channel), pushed).await?;
+                self.push(&names.pushed(channel), &pushed).await?;
             }
         }
         Ok(())
@@ -286,26 +349,22 @@ impl Connection for RedisConnection {
         self.confirmed(self.terms.words.unsubscribe, name).await
     }
 
-    async fn read(&self, channel: &Channel, read: Read) -> Result<Answer<Vec<u8>>, Failure> {
-        let (state, log) = (
-            self.terms.names.state(channel),
-            self.terms.names.log(channel),
-        );
-        // The end of the log first: what is appended after it is pushed.
-        let mut end = redis::cmd("HMGET");
-        let end: Result<State, _> = self.ask(end.arg(state).arg("e").arg("n")).await;
-        let top = top(end.map_err(|error| failure(&error))?);
-        let (rows, more) = self.pages(&log, read).await?;
+    async fn read(
+        &self,
+        channel: &Channel,
+        read: Read,
+        page: Page,
+    ) -> Result<Answer<Vec<u8>>, Failure> {
+        let part = match read {
+            Read::Last { count, are_wanted } => self.last(channel, count, are_wanted).await?,
+            Read::From { first, known } => self.from(channel, (first, known), page).await?,
+        };
         self.replicas_have_all_of(channel).await?;
-        let mut entries: Vec<_> = rows.into_iter().filter_map(placed).collect();
-        if let Read::Last(_) = read {
-            entries.reverse();
-        }
-        Ok(Answer { top, entries, more })
-    }
-
-    async fn beat(&self) -> Result<(), Failure> {
-        self.beat_on(&self.terms.names.beat(0)).await
+        Ok(Answer {
+            top: part.top,
+            entries: part.rows.into_iter().filter_map(placed).collect(),
+            more: part.more,
+        })
     }
 }
 
@@ -317,24 +376,44 @@ fn top((epoch, number): State) -> Option<Id> {
     Some(Id { epoch, number })
 }
 
-/// A place, and fields with values.
-type Row = (String, Vec<(Vec<u8>, Vec<u8>)>);
+/// A place, and what stands there.
+type Row = (String, Vec<u8>);
 
-fn size((_, fields): &Row) -> usize {
-    fields
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum()
+/// The state of a log, whether there is more of it, and what there is.
+type Told = (Option<u64>, Option<u64>, bool, Vec<Row>);
+
+/// A part of a log.
+struct Part {
+    top: Option<Id>,
+    more: bool,
+    rows: Vec<Row>,
 }
 
-fn placed((id, fields): Row) -> Option<Placed<Vec<u8>>> {
-    let id = id.parse().ok()?;
-    // What stands there without an entry is garbage, and has a place all the same.
-    let entry = fields.into_iter().find(|(name, _)| name == b"d");
-    Some(wire::place(
-        id,
-        entry.map_or_else(Vec::new, |(_, entry)| entry),
-    ))
+/// What to read of it.
+struct Range {
+    word: &'static str,
+    first: String,
+    last: &'static str,
+    most: usize,
+    /// So many bytes of each entry, or all.
+    cut: isize,
+    page: Page,
+}
+
+impl Range {
+    fn say(&self, script: &mut ScriptInvocation<'_>) {
+        let (bytes, may_be_empty) = match self.page {
+            Page::Small => (FEW_BYTES, 1),
+            Page::Large => (BYTES, 0),
+        };
+        script.arg(self.word).arg(&self.first).arg(self.last);
+        script.arg(self.most.min(AT_ONCE)).arg(self.cut);
+        script.arg(bytes).arg(may_be_empty);
+    }
+}
+
+fn placed((id, entry): Row) -> Option<Placed<Vec<u8>>> {
+    Some(wire::place(id.parse().ok()?, entry))
 }
 
 /// The answer of a server to one question, on a connection of its own.

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use ::redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use futures_util::StreamExt;
 use futures_util::future::try_join;
 use futures_util::stream::FuturesUnordered;
-use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Channel;
-use super::engine::{Attendance, Connection, Engine, Failure, Push};
+use super::engine::{Attendance, Connection, Engine, Failure, Page, Push};
 use super::members;
 use super::outbox::Batch;
 use super::position::{Answer, Id, Read};
-use super::redis::{RedisConnection, Terms, ask_once};
+use super::redis::pair::Pair;
+use super::redis::{self, Terms, ask_once};
 use super::url;
 use crate::core::Name;
 use crate::core::elsewhere::Host;
@@ -42,7 +43,7 @@ struct Sentinels {
 /// A connection to the server that takes writes.
 #[derive(Clone)]
 pub struct WatchedConnection {
-    connection: RedisConnection,
+    connection: Pair,
     sentinels: Arc<Sentinels>,
     address: ConnectionAddr,
     beats: Arc<AtomicU32>,
@@ -101,11 +102,11 @@ impl Sentinels {
     /// new epoch already, and among what it knows of the master still the old address.
     async fn ask(&self, place: &ConnectionInfo) -> Result<Known, String> {
         let told = |error: RedisError| format!("{}: {error}", place.addr());
-        let mut question = redis::cmd("SENTINEL");
+        let mut question = ::redis::cmd("SENTINEL");
         question.arg("MASTER").arg(&self.service);
         let master: HashMap<String, String> =
             ask_once(place, &question, PATIENCE).await.map_err(told)?;
-        let mut question = redis::cmd("SENTINEL");
+        let mut question = ::redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let (host, port): (String, u16) =
             ask_once(place, &question, PATIENCE).await.map_err(told)?;
@@ -122,7 +123,7 @@ impl Engine for Watched {
 
     async fn connect(&self, pushes: UnboundedSender<Push>) -> Result<WatchedConnection, Failure> {
         let server = self.sentinels.master().await?;
-        let connection = RedisConnection::open_with_beat(&server, &self.terms, pushes).await?;
+        let connection = redis::connect(&server, &self.terms, pushes).await?;
         Ok(WatchedConnection {
             connection,
             sentinels: self.sentinels.clone(),
@@ -154,6 +155,10 @@ impl WatchedConnection {
 }
 
 impl Connection for WatchedConnection {
+    fn lane(&self, channel: &Channel) -> usize {
+        self.connection.lane(channel)
+    }
+
     async fn publish(&self, batch: &Batch) -> Result<(), Failure> {
         self.connection.publish(batch).await
     }
@@ -166,8 +171,13 @@ impl Connection for WatchedConnection {
         self.connection.unsubscribe(channel).await
     }
 
-    async fn read(&self, channel: &Channel, read: Read) -> Result<Answer<Vec<u8>>, Failure> {
-        self.connection.read(channel, read).await
+    async fn read(
+        &self,
+        channel: &Channel,
+        read: Read,
+        page: Page,
+    ) -> Result<Answer<Vec<u8>>, Failure> {
+        self.connection.read(channel, read, page).await
     }
 
     async fn beat(&self) -> Result<(), Failure> {

@@ -16,11 +16,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::Channel;
-use super::engine::{Attendance, Connection, Engine, Failure, Push};
+use super::engine::{Attendance, Connection, Engine, Failure, Page, Push};
 use super::members;
 use super::outbox::Batch;
 use super::position::{Answer, Id, Read};
-use super::redis::{PATIENCE, RedisConnection, Terms, ask_once};
+use super::redis::life::Ending;
+use super::redis::pair::Pair;
+use super::redis::{Terms, ask_once};
 use super::slots::Slots;
 use crate::core::Name;
 use crate::core::elsewhere::Host;
@@ -96,13 +98,10 @@ enum Behind {
     Failed(Instant, String),
 }
 
-/// The connections to one server. A server ends subscriptions by itself, and then the client takes what
-/// it says for an answer to what was asked first: where that happens, nothing else may be asked.
+/// One server.
 struct Shard {
-    work: RedisConnection,
-    listening: RedisConnection,
+    pair: Pair,
     ears: Arc<Ears>,
-    beat: Vec<u8>,
 }
 
 /// What a node hears of one server.
@@ -110,15 +109,13 @@ struct Ears {
     terms: Arc<Terms>,
     pushes: UnboundedSender<Push>,
     subscribed: Mutex<HashSet<Channel, RandomState>>,
-    heard: Mutex<Instant>,
-    is_over: AtomicBool,
+    ending: Arc<Ending>,
     is_stale: Arc<AtomicBool>,
 }
 
 impl Ears {
     fn take(&self, info: PushInfo) {
         match self.terms.names.understand(info) {
-            Some(Push::Beat) => *self.heard.lock() = Instant::now(),
             Some(Push::Lost) => self.end(),
             // One that the node has asked for is not in the list any more.
             Some(Push::Ended(channel)) if self.subscribed.lock().remove(&channel) => {
@@ -137,7 +134,7 @@ impl Ears {
 
     /// Nothing more comes from there.
     fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.ending.end();
         self.is_stale.store(true, Ordering::Relaxed);
         for channel in self.subscribed.lock().drain() {
             self.tell(Push::Ended(channel));
@@ -145,7 +142,7 @@ impl Ears {
     }
 
     fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
+        self.ending.is_over()
     }
 }
 
@@ -159,22 +156,13 @@ impl Shard {
             terms: cluster.terms.clone(),
             pushes: cluster.pushes.clone(),
             subscribed: Mutex::default(),
-            heard: Mutex::new(Instant::now()),
-            is_over: AtomicBool::new(false),
+            ending: Arc::default(),
             is_stale: cluster.is_stale.clone(),
         });
-        let [at_work, listening] = [(); 2].map(|()| {
-            let ears = ears.clone();
-            move |info| ears.take(info)
-        });
-        let shard = Self {
-            work: RedisConnection::open(server, &cluster.terms, at_work).await?,
-            listening: RedisConnection::open(server, &cluster.terms, listening).await?,
-            ears,
-            beat,
-        };
-        shard.listening.listen(shard.beat.clone()).await?;
-        Ok(shard)
+        let (taking, ending) = (ears.clone(), &ears.ending);
+        let take = move |info| taking.take(info);
+        let pair = Pair::open(server, &cluster.terms, beat, ending, take).await?;
+        Ok(Self { pair, ears })
     }
 
     /// What became of a request; without this server the others go on.
@@ -194,7 +182,7 @@ impl Shard {
 
     async fn subscribe(&self, channel: &Channel) -> Result<(), Failure> {
         self.ears.subscribed.lock().insert(channel.clone());
-        let done = self.settled(self.listening.subscribe(channel).await);
+        let done = self.settled(self.pair.subscribe(channel).await);
         if done.is_err() {
             self.ears.subscribed.lock().remove(channel);
         }
@@ -208,7 +196,7 @@ impl Shard {
         if !self.ears.subscribed.lock().remove(channel) {
             return Ok(());
         }
-        let done = self.listening.unsubscribe(channel).await;
+        let done = self.pair.unsubscribe(channel).await;
         if done.is_err() {
             // Nobody knows: with the connection it ends for certain.
             self.ears.end();
@@ -217,8 +205,7 @@ impl Shard {
     }
 
     async fn beat(&self) {
-        let is_silent = self.ears.heard.lock().elapsed() > PATIENCE;
-        if is_silent || self.work.beat_on(&self.beat).await.is_err() {
+        if self.pair.beat().await.is_err() {
             self.ears.end();
         }
     }
@@ -345,9 +332,14 @@ impl Cluster {
 }
 
 impl Connection for ShardedConnection {
+    fn lane(&self, channel: &Channel) -> usize {
+        let name = self.0.terms.names.pushed(channel);
+        self.0.slots.lock().place_of(&name)
+    }
+
     async fn publish(&self, batch: &Batch) -> Result<(), Failure> {
         let shard = self.0.shard_of(&batch.channel).await?;
-        shard.settled(shard.work.publish(batch).await)
+        shard.settled(shard.pair.publish(batch).await)
     }
 
     async fn subscribe(&self, channel: &Channel) -> Result<(), Failure> {
@@ -362,9 +354,14 @@ impl Connection for ShardedConnection {
         Ok(())
     }
 
-    async fn read(&self, channel: &Channel, read: Read) -> Result<Answer<Vec<u8>>, Failure> {
+    async fn read(
+        &self,
+        channel: &Channel,
+        read: Read,
+        page: Page,
+    ) -> Result<Answer<Vec<u8>>, Failure> {
         let shard = self.0.shard_of(channel).await?;
-        shard.settled(shard.work.read(channel, read).await)
+        shard.settled(shard.pair.read(channel, read, page).await)
     }
 
     async fn beat(&self) -> Result<(), Failure> {
@@ -375,7 +372,6 @@ impl Connection for ShardedConnection {
             self.0.is_stale.store(true, Ordering::Relaxed);
             self.0.look().await?;
         }
-        let _ = self.0.pushes.send(Push::Beat);
         Ok(())
     }
 }
@@ -383,17 +379,17 @@ impl Connection for ShardedConnection {
 impl Attendance for ShardedConnection {
     async fn attend(&self, host: Host, is_first: bool) -> Result<Vec<Host>, Failure> {
         let shard = self.0.shard_with(&self.0.terms.names.alive()).await?;
-        shard.settled(shard.work.attend(host, is_first).await)
+        shard.settled(shard.pair.attend(host, is_first).await)
     }
 
     async fn put(&self, batch: &members::Batch) -> Result<Option<Id>, Failure> {
         let channel = Channel::Presence(batch.topic.clone());
         let shard = self.0.shard_of(&channel).await?;
-        shard.settled(shard.work.put(batch).await)
+        shard.settled(shard.pair.put(batch).await)
     }
 
     async fn members(&self, topic: &Name) -> Result<members::Table, Failure> {
         let shard = self.0.shard_of(&Channel::Presence(topic.clone())).await?;
-        shard.settled(shard.work.members(topic).await)
+        shard.settled(shard.pair.members(topic).await)
     }
 }

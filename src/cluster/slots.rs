@@ -49,6 +49,14 @@ impl Slots {
         &self.servers
     }
 
+    /// Which of the servers takes what has a name; they may be numbered anew with each look at them.
+    pub fn place_of(&self, name: &[u8]) -> usize {
+        let server = self.server_of(name).map(ConnectionInfo::addr);
+        let mut servers = self.servers.iter().map(ConnectionInfo::addr);
+        let place = servers.position(|known| Some(known) == server);
+        place.unwrap_or(self.servers.len())
+    }
+
     /// The one that takes what has a name.
     pub fn server_of(&self, name: &[u8]) -> Option<&ConnectionInfo> {
         let slot = slot_of(name);

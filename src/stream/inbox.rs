@@ -573,9 +573,10 @@ impl State {
         self.burst == 1
     }
 
-    /// Ends a burst of losses if the queue is empty again; tells whether there was one.
+    /// Ends a burst of losses if the queue is empty again; tells whether there was one. While a whole
+    /// one is still to be told, it goes on: what is to be told is bounded.
     fn catch_up(&mut self) -> bool {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.untold.len() > 1 {
             return false;
         }
         if self.queue.capacity() > KEPT_CAPACITY {

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from fuzz.machine import Machine
     from fuzz.model import Entry, HubModel
+    from pagebus import Presence
 
 ASYNC = ("straight", "suspends", "waits", "fails", "fails late", "cancels itself", "nonsense")
 SYNC = ("plain", "fails", "returns a coroutine", "returns junk")
@@ -205,6 +206,35 @@ class Twin(SyncActor):
 
     def __del__(self) -> None:
         self._poke(6)
+
+
+class Watcher:
+    """A handler that is told who comes and goes, and keeps the list."""
+
+    def __init__(self, machine: Machine, model: HubModel) -> None:
+        self.machine, self.model = machine, model
+        self.there: set[str] | None = None
+        """Who is there: ``None`` before anything was told."""
+        self.left = self.meddles = False
+
+    def __call__(self, presence: Presence) -> None:
+        self._note(presence)
+
+    def _note(self, presence: Presence) -> None:
+        self.model.delivered += 1
+        self.machine.calls += 1
+        self.machine.expect(not self.left, "nobody is told after his goodbye")
+        self.there = (self.there or set()) - set(presence.left) | set(presence.joined)
+        if self.meddles and not self.model.joining:
+            self.machine.act()
+
+
+class AsyncWatcher(Watcher):
+    """The same, async."""
+
+    async def __call__(self, presence: Presence) -> None:  # type: ignore[override]
+        self._note(presence)
+        await asyncio.sleep(0)
 
 
 class Plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import sys
@@ -9,14 +10,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from fuzz.actors import ASYNC, SYNC, Actor, AsyncActor, Evil, Plain, SyncActor, Text, Twin, Value
-from fuzz.model import Entry, HubModel
+from fuzz.actors import (
+    ASYNC,
+    SYNC,
+    Actor,
+    AsyncActor,
+    AsyncWatcher,
+    Evil,
+    Plain,
+    SyncActor,
+    Text,
+    Twin,
+    Value,
+    Watcher,
+)
+from fuzz.model import Entry, HubModel, Watch
 from fuzz.world import Bytes, HandExecutor, HandLoop, any_loop_runs
 from pagebus import HubClosed, PubSub, PubSubHub
 
 SESSIONS = ("ann", "bob", "", "c\udcffat", Text("ann"), Text("dan"))
 TOPICS = ("lobby", "lobby", Text("lobby"), "", "\ud800\0", "x" * 70_000)
 LIMITS = (10_000, 10_000, 10_000, 1, 2, 3)
+HISTORIES = (0, 0, 2, 100)
 DEPTH = 4
 """How deep handlers and hostile values may act inside each other."""
 
@@ -60,7 +75,7 @@ class Machine:
         loop = open_loops[-1] if setup & 1 and open_loops else None
         ready = [n for n, executor in enumerate(self.executors) if not executor.is_shut_down]
         executor = ready[0] if setup & 2 and ready else None
-        limit = self.bytes.chosen(LIMITS)
+        limit, history = self.bytes.chosen(LIMITS), self.bytes.chosen(HISTORIES)
         hook = self._hook if setup & 4 else None
         hub = PubSubHub(
             None if loop is None else self.loops[loop].loop,
@@ -68,8 +83,9 @@ class Machine:
             max_pending=limit,
             on_error=hook,
             on_overflow=hook,
+            history=history,
         )
-        return HubModel(hub, loop, executor, limit)
+        return HubModel(hub, loop, executor, limit, history)
 
     def _hook(self, _: object) -> None:
         self.poke()
@@ -136,6 +152,13 @@ class Machine:
             model.send(plain(topic), plain(session) if others else None, message.number)
         self._call(model, partial(getattr(sender, name), *arguments, message))
 
+    def send_to(self, model: HubModel) -> None:
+        """Send to one session."""
+        session, message = self.bytes.chosen(SESSIONS), self._message()
+        if not model.closed:
+            model.send_to(plain(session), message.number)
+        self._call(model, lambda: model.hub.send_to(session, message))
+
     def _call(self, model: HubModel, way: Callable[[], Any]) -> Any:
         """Make a call that a closed hub refuses, and that a broken one may."""
         was_closed = model.closed
@@ -182,7 +205,11 @@ class Machine:
                 except (RuntimeError, Evil):
                     return
                 self.expect(False, "an async handler needs a loop")
-            handle = self._call(model, subscribe)
+            model.joining += 1
+            try:
+                handle = self._call(model, subscribe)
+            finally:
+                model.joining -= 1
             if handle is not None:
                 known = model.find(session, plain(topic), actor)
                 if known is None:
@@ -195,6 +222,101 @@ class Machine:
             self.loops[here].run(enter)
         else:
             enter()
+
+    def join_late(self, model: HubModel) -> None:
+        """Subscribe something new that gets what was sent before."""
+        is_async = self.bytes.below(2)
+        actor = (
+            AsyncActor(self, model, self.bytes.chosen(ASYNC))
+            if is_async
+            else SyncActor(self, model, self.bytes.chosen(SYNC))
+        )
+        actor.meddles = self.bytes.below(2) == 1
+        actor.session = plain(self.bytes.chosen(SESSIONS))
+        topic = self.bytes.chosen(TOPICS) if self.bytes.below(2) else None
+        count = 1 + self.bytes.below(4)
+        self._on_a_loop(model, actor.is_async, lambda: self._enter_late(model, actor, topic, count))
+
+    def _enter_late(
+        self, model: HubModel, actor: AsyncActor | SyncActor, topic: Any, count: int
+    ) -> None:
+        client, handler = PubSub(model.hub, actor.session), cast("Callable[..., object]", actor)
+
+        def subscribe() -> Any:
+            if topic is None:
+                return client.subscribe(handler, replay=count)
+            return client.subscribe_topic(topic, handler, replay=count)
+
+        if not model.keeps(plain(topic)):
+            try:
+                subscribe()
+            except (ValueError, RuntimeError):
+                return
+            self.expect(False, "what is not kept is not replayed")
+        # The replay may come before the handle.
+        entry = model.join(actor.session, plain(topic), actor)
+        entry.due.extend(model.past(plain(topic), actor.session, count))
+        handle = self._call(model, subscribe)
+        if handle is None:
+            model.leave([entry])
+        elif entry in model.entries:
+            entry.handle = handle
+
+    def _on_a_loop(self, model: HubModel, is_async: bool, enter: Callable[[], None]) -> None:
+        """Subscribe where there is a loop for it, on one of the loops or on none."""
+
+        def with_a_loop() -> None:
+            if not is_async or model.loop is not None or any_loop_runs():
+                enter()
+
+        here = self.bytes.below(3)
+        if here < 2:
+            self.loops[here].run(with_a_loop)
+        else:
+            with_a_loop()
+
+    def watch(self, model: HubModel) -> None:
+        """Subscribe to who is on a topic."""
+        is_async = self.bytes.below(2) == 1
+        watcher = AsyncWatcher(self, model) if is_async else Watcher(self, model)
+        watcher.meddles = self.bytes.below(2) == 1
+        session, topic = self.bytes.chosen(SESSIONS), self.bytes.chosen(TOPICS)
+        watch = Watch(plain(session), plain(topic), watcher)
+
+        def enter() -> None:
+            # It is told at once who is there.
+            model.watches.append(watch)
+            subscribe = model.hub.subscribe_presence
+            if self._call(model, lambda: subscribe(session, topic, watcher)) is None:
+                model.unwatch([watch])
+
+        self._on_a_loop(model, is_async, enter)
+
+    def listen(self, model: HubModel) -> None:
+        """Read what comes to a session of its own, without waiting."""
+        topic = self.bytes.chosen(TOPICS) if self.bytes.below(2) else None
+        messages = model.hub.listen("a reader", topic, timeout=0)
+        if self._call(model, messages.__enter__) is None:
+            return
+        numbers: list[int] = []
+        with contextlib.suppress(TimeoutError):
+            for _ in range(1 + self.bytes.below(3)):
+                self.act()
+            numbers.extend(message.number for message in messages)
+        model.delivered += len(numbers) + messages.dropped
+        messages.__exit__(None, None, None)
+        self.expect(numbers == sorted(numbers), "a reader gets what is sent in order")
+
+    def keep(self, model: HubModel) -> None:
+        """Say how much is kept of a topic."""
+        topic = self.bytes.chosen(TOPICS) if self.bytes.below(2) else None
+        messages = self.bytes.chosen((None, 0, 1, 3))
+        model.keep(plain(topic), messages)
+        model.hub.keep(topic, messages=messages)
+
+    def identify(self, model: HubModel) -> None:
+        """Say anything of a session."""
+        PubSub(model.hub, self.bytes.chosen(SESSIONS)).identify(says=self.value())
 
     def cancel(self, model: HubModel) -> None:
         """End one subscription."""
@@ -229,6 +351,7 @@ class Machine:
         session = self.bytes.chosen(SESSIONS)
         name = plain(session)
         model.leave([e for e in model.entries if e.session == name])
+        model.unwatch([w for w in model.watches if w.session == name])
         model.hub.unsubscribe_all(session)
 
     def mistake(self, model: HubModel) -> None:
@@ -236,7 +359,7 @@ class Machine:
         bad, hub = self.value(), model.hub
         if isinstance(bad, str):
             bad = 0.5
-        before = hub.stats().subscriptions
+        before, operations = hub.stats().subscriptions, self._operations
         attempts: list[Callable[[], Any]] = [
             lambda: hub.send_others(bad, "text"),
             lambda: hub.send_all_on_topic(bad, "text"),
@@ -247,6 +370,15 @@ class Machine:
             lambda: hub.unsubscribe_all(bad),
             lambda: hub.subscribe("ann", takes_nothing),
             lambda: hub.subscribe_topic("ann", "lobby", takes_nothing),
+            lambda: hub.send_to(bad, "text"),
+            lambda: hub.subscribe("ann", print, replay=bad),
+            lambda: hub.subscribe_presence(bad, "lobby", print),
+            lambda: hub.subscribe_presence("ann", bad, print),
+            lambda: hub.subscribe_presence("ann", "lobby", takes_nothing),
+            lambda: hub.stream(bad),
+            lambda: hub.listen("ann", timeout=cast("float", Value(self))),
+            lambda: hub.keep("lobby", messages=cast("int", Value(self))),
+            lambda: hub.subscriber_count(bad),
             lambda: PubSub(hub, bad),
             lambda: PubSub(bad, "ann"),
             lambda: hub.subscribe("ann", []),  # type: ignore[arg-type]
@@ -258,7 +390,9 @@ class Machine:
             pass
         else:
             self.fault("a mistake was accepted")
-        self.expect(hub.stats().subscriptions == before, "a mistake changes nothing")
+        # Unless what was given has used the hub when it was looked at.
+        if self._operations == operations:
+            self.expect(hub.stats().subscriptions == before, "a mistake changes nothing")
 
     def look(self, model: HubModel) -> None:
         """Ask for everything that can be asked for."""
@@ -266,6 +400,10 @@ class Machine:
         self.expect(model.hub.closed == model.closed, "closed or not")
         self.expect(stats.published == model.published, "published")
         self.expect(bool(repr(stats)) and bool(repr(model.hub)), "shown")
+        for topic in model.hub.topics():
+            count = model.hub.subscriber_count(topic)
+            self.expect(count == len(model.hub.sessions(topic)), "so many are on a topic")
+        self.expect(len(model.hub.sessions()) == stats.sessions, "everybody is told")
         for entry in model.entries:
             handle = entry.handle
             if handle and not model.broken and not model.closed:
@@ -375,7 +513,9 @@ class Machine:
             return False
         due = model.is_exact and any(entry.due for entry in model.entries)
         busy = any(entry.actor.busy for entry in model.entries)
-        return due or busy or model.hub.stats().pending > 0
+        # A notice that some have been told is not pending any more.
+        told = model.closed or all(w.watcher.there == model.on(w.topic) for w in model.watches)
+        return due or busy or not told or model.hub.stats().pending > 0
 
     def _check(self, model: HubModel) -> None:
         stats = model.hub.stats()
@@ -389,12 +529,17 @@ class Machine:
         if model.closed:
             # A closed hub that has delivered everything has let everybody go.
             model.entries.clear()
+            model.watches.clear()
+        for watch in model.watches:
+            there = model.on(watch.topic)
+            self.expect(set(model.hub.sessions(watch.topic)) == there, "who is on a topic")
+            self.expect(watch.watcher.there == there, "who watches knows who is there")
         for name, count in (
             ("published", model.published),
             ("delivered", model.delivered),
             ("failed", model.failed),
-            ("subscriptions", len(model.entries)),
-            ("sessions", len({entry.session for entry in model.entries})),
+            ("subscriptions", len(model.entries) + len(model.watches)),
+            ("sessions", len(model.sessions())),
             ("topics", len({entry.topic for entry in model.entries} - {None})),
         ):
             found = getattr(stats, name)
@@ -407,6 +552,7 @@ class Machine:
         for model in self.models:
             for session in SESSIONS:
                 model.leave([e for e in model.entries if e.session == plain(session)])
+                model.unwatch([w for w in model.watches if w.session == plain(session)])
                 model.hub.unsubscribe_all(session)
             self.expect(model.hub.stats().subscriptions == 0, "everybody has left")
         for loop in self.loops:
@@ -424,8 +570,14 @@ def plain(text: Any) -> Any:
 
 OPERATIONS_BY_BYTE = (
     *[Machine.send] * 8,
+    *[Machine.send_to] * 2,
     *[Machine.join] * 6,
+    *[Machine.join_late] * 2,
     Machine.join_again,
+    Machine.watch,
+    Machine.listen,
+    Machine.keep,
+    Machine.identify,
     *[Machine.cancel] * 2,
     Machine.unsubscribe,
     Machine.unsubscribe_topic,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pagebus import PubSubHub, Subscription
 
 if TYPE_CHECKING:
-    from fuzz.actors import Actor
+    from fuzz.actors import Actor, Watcher
 
 
 @dataclass(eq=False)
@@ -24,6 +24,15 @@ class Entry:
 
 
 @dataclass(eq=False)
+class Watch:
+    """One subscription to who is on a topic."""
+
+    session: str
+    topic: str
+    watcher: Watcher
+
+
+@dataclass(eq=False)
 class HubModel:
     """One hub beside what is known of it."""
 
@@ -31,10 +40,18 @@ class HubModel:
     loop: int | None
     executor: int | None
     limit: int
+    history: int
+    """How many messages of a topic are kept, where nothing else was said of it."""
+    rules: dict[str | None, int] = field(default_factory=dict)
+    kept: dict[str | None, list[tuple[int, str | None]]] = field(default_factory=dict)
+    """Messages that are kept, each with the session that is not to get it."""
     entries: list[Entry] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list)
     closed: bool = False
     broken: bool = False
     """Its loop or executor is gone, or messages give way: some will be lost."""
+    joining: int = 0
+    """Subscriptions that are being made: some may be entered that are not among the entries yet."""
     published: int = 0
     delivered: int = 0
     failed: int = 0
@@ -63,6 +80,50 @@ class HubModel:
         for entry in self.entries:
             if entry.topic == topic and entry.session != excluded:
                 entry.due.append(message)
+        self.kept.setdefault(topic, []).append((message, excluded))
+        self._trim(topic)
+
+    def send_to(self, session: str, message: int) -> None:
+        """A message goes to one session."""
+        self.published += 1
+        for entry in self.entries:
+            if entry.topic is None and entry.session == session:
+                entry.due.append(message)
+
+    def keeps(self, topic: str | None) -> int:
+        """How many messages of a topic are kept."""
+        return self.rules.get(topic, self.history)
+
+    def keep(self, topic: str | None, messages: int | None) -> None:
+        """So many are kept from now on, or as many as of the others."""
+        self.rules.pop(topic, None)
+        if messages is not None:
+            self.rules[topic] = messages
+        self._trim(topic)
+
+    def _trim(self, topic: str | None) -> None:
+        kept = self.kept.get(topic, [])
+        del kept[: max(0, len(kept) - self.keeps(topic))]
+
+    def past(self, topic: str | None, session: str, count: int) -> list[int]:
+        """What a new subscription gets first."""
+        kept = [number for number, excluded in self.kept.get(topic, []) if excluded != session]
+        return kept[-min(count, self.limit) :]
+
+    def on(self, topic: str) -> set[str]:
+        """The sessions that are on a topic."""
+        return {entry.session for entry in self.entries if entry.topic == topic}
+
+    def sessions(self) -> set[str]:
+        """The sessions that have a subscription."""
+        return {e.session for e in self.entries} | {w.session for w in self.watches}
+
+    def unwatch(self, leaving: list[Watch]) -> None:
+        """Nobody is told any more."""
+        for watch in leaving:
+            watch.watcher.left = True
+            if watch in self.watches:
+                self.watches.remove(watch)
 
     def leave(self, leaving: list[Entry]) -> None:
         """Subscriptions end, with all that is queued for them."""

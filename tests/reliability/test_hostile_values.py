@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from delivery_modes import DEADLINE, QUEUED, Bus, Recorder, collect_garbage, numbers
-from pagebus import HubClosed, PubSub, PubSubHub
+from pagebus import HubClosed, Listener, PubSub, PubSubHub
 
 
 class Trouble(Exception):
@@ -165,9 +165,29 @@ CALLBACKS: dict[str, Callable[[PubSubHub], Any]] = {
     "unsubscribe": lambda hub: hub.unsubscribe("hostile"),
     "unsubscribe_topic": lambda hub: hub.unsubscribe_topic("hostile", "lobby"),
     "unsubscribe_all": lambda hub: hub.unsubscribe_all("hostile"),
+    "send_to": lambda hub: hub.send_to("other 0", 1),
+    "subscribe_presence": lambda hub: hub.subscribe_presence("guest", "lobby", Recorder().record),
+    "listen": lambda hub: look_and_leave(hub.listen("guest", "lobby", timeout=0)),
+    "stream": lambda hub: hub.stream("guest", "lobby").__aenter__().close(),
+    "keep": lambda hub: hub.keep("gossip", messages=3),
+    "replay": lambda hub: replay(hub, "gossip"),
+    "identify": lambda hub: PubSub(hub, "hostile").identify(name="somebody else"),
+    "sessions": lambda hub: (hub.sessions(), hub.sessions("lobby")),
+    "topics": lambda hub: [hub.subscriber_count(topic) for topic in hub.topics()],
     "stats": lambda hub: hub.stats(),
     "close": lambda hub: hub.close(),
 }
+
+
+def look_and_leave(messages: Listener) -> None:
+    with messages, contextlib.suppress(TimeoutError):
+        next(messages)
+
+
+def replay(hub: PubSubHub, topic: str) -> None:
+    hub.keep(topic, messages=3)
+    hub.send_all_on_topic(topic, 1)
+    hub.subscribe_topic("guest", topic, Recorder().record, replay=3)
 
 
 @pytest.mark.parametrize("callback", CALLBACKS)

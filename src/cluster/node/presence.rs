@@ -8,11 +8,13 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use futures_util::future::LocalBoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
 
-use super::{Done, LATER, Listener, News, Node, Place, Requests, Stage, after, random};
+use super::requests::{Done, Place, Requests, after};
+use super::{LATER, Listener, News, Node, Stage, random};
 use crate::cluster::Channel;
-use crate::cluster::engine::{Attendance, Engine, Failure};
+use crate::cluster::engine::{Attendance, Engine, Failure, Page};
 use crate::cluster::members::{Batch, Follow, Table};
 use crate::cluster::position::Id;
 use crate::cluster::wire::Publisher;
@@ -42,8 +44,6 @@ pub struct Presence {
     /// Who is alive, with the number of times that it had been asked for when they were first seen.
     alive: HashMap<Host, u64, RandomState>,
     follows: HashMap<Name, Follow, RandomState>,
-    /// What is to be read when the hub has room for it.
-    deferred: HashSet<Name, RandomState>,
     putting: usize,
     was_refused: bool,
 }
@@ -57,7 +57,6 @@ impl Presence {
             asked: 0,
             alive: HashMap::default(),
             follows: HashMap::default(),
-            deferred: HashSet::default(),
             putting: 0,
             was_refused: false,
         }
@@ -124,7 +123,6 @@ impl<E: Engine, L: Listener> Node<E, L> {
         presence.attended = None;
         presence.putting = 0;
         presence.follows.clear();
-        presence.deferred.clear();
         self.tell_members(|members| members.connected(None));
         self.attend(connection, requests, None);
     }
@@ -190,6 +188,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
             // What was read before is not the answer.
             self.turns += 1;
             followed.turn = self.turns;
+            followed.is_waiting = false;
             followed.is_ready = false;
             presence.follows.insert(topic.clone(), Follow::default());
         }
@@ -202,62 +201,51 @@ impl<E: Engine, L: Listener> Node<E, L> {
         }
     }
 
-    /// Reads the table of a topic, now or when the hub has room for it.
-    pub(super) fn read_members<'a>(
-        &mut self,
-        topic: &Name,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
-        let is_full = self.listener.is_full();
+    /// Reads the table of a topic when it is its turn, unless that is to come anyway.
+    pub(super) fn read_members(&mut self, topic: &Name, connection: &E::Connection) {
         let channel = Channel::Presence(topic.clone());
         let followed = self.followed.get(&channel);
         let followed = followed.filter(|followed| matches!(followed.stage, Stage::Following));
         let (Some(presence), Some(followed)) = (&mut self.presence, followed) else {
             return;
         };
-        let Some(follow) = presence.follows.get_mut(topic) else {
-            return;
-        };
-        if !follow.doubt() {
-            return;
-        }
-        if is_full {
-            presence.deferred.insert(topic.clone());
-        } else {
-            follow.read();
-            requests.push(read(connection, (channel, followed.turn)));
+        let follow = presence.follows.get_mut(topic);
+        if follow.is_some_and(Follow::doubt) && !followed.is_waiting {
+            let place = (channel, followed.turn);
+            self.read_page(place, Page::Large, connection);
         }
     }
 
-    pub(super) fn read_deferred_members<'a>(
+    pub(super) fn begin_to_read_members<'a>(
         &mut self,
+        place: Place,
+        permit: OwnedSemaphorePermit,
         connection: &'a E::Connection,
         requests: &mut Requests<'a>,
     ) {
-        let deferred = match &mut self.presence {
-            Some(presence) if !presence.deferred.is_empty() && !self.listener.is_full() => {
-                std::mem::take(&mut presence.deferred)
-            }
-            _ => return,
+        let (Channel::Presence(topic), Some(followed)) = (&place.0, self.followed_at(&place))
+        else {
+            return;
         };
-        for topic in deferred {
-            self.read_members(&topic, connection, requests);
+        followed.is_waiting = false;
+        let presence = self.presence.as_mut();
+        if let Some(follow) = presence.and_then(|presence| presence.follows.get_mut(topic)) {
+            follow.read();
+            requests.push(read(connection, place, permit));
         }
     }
 
-    pub(super) fn pushed_members<'a>(
+    pub(super) fn pushed_members(
         &mut self,
         topic: &Name,
         id: Id,
         bytes: &[u8],
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
+        connection: &E::Connection,
     ) {
         let Ok(changes) = read_changes(bytes) else {
             self.tell(News::Garbage);
             // A later version may have told something.
-            return self.read_members(topic, connection, requests);
+            return self.read_members(topic, connection);
         };
         let is_full = self.listener.is_full();
         let follow = self.presence.as_mut();
@@ -266,7 +254,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
         };
         match follow.push(id, changes) {
             Some(changes) if !is_full => self.hand_on(topic, changes),
-            _ => self.read_members(topic, connection, requests),
+            _ => self.read_members(topic, connection),
         }
     }
 
@@ -348,7 +336,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
             self.tell(News::Ready(visit));
         }
         if again {
-            self.read_members(topic, connection, requests);
+            self.read_members(topic, connection);
         }
     }
 
@@ -372,7 +360,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
                 match &answer {
                     // It concerns that topic alone.
                     Answer::Read(place, _) => self.unreadable(place, &reason),
-                    _ => self.refused(reason),
+                    _ => self.puts_are_refused(reason),
                 }
                 ATTEND
             }
@@ -389,14 +377,14 @@ impl<E: Engine, L: Listener> Node<E, L> {
     }
 
     /// Says once that others are not told.
-    fn refused(&mut self, reason: String) {
+    fn puts_are_refused(&mut self, reason: String) {
         let presence = self.presence.as_mut();
         if presence.is_some_and(|p| !std::mem::replace(&mut p.was_refused, true)) {
             self.tell(News::Untold(reason));
         }
     }
 
-    fn not_refused(&mut self) {
+    fn puts_are_taken(&mut self) {
         if let Some(presence) = &mut self.presence {
             presence.was_refused = false;
         }
@@ -417,7 +405,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
             Answer::Put(..) => {}
             Answer::Read(place, _) => {
                 if self.followed_at(&place).is_some() {
-                    requests.push(read(connection, place));
+                    self.read_page(place, Page::Large, connection);
                 }
             }
         }
@@ -448,12 +436,12 @@ impl<E: Engine, L: Listener> Node<E, L> {
                 }
             }
             Answer::Put(topic, host, Why::Change, Ok(top)) => {
-                self.not_refused();
+                self.puts_are_taken();
                 let epoch = top.map(|top| top.epoch);
                 self.tell_members(|members| members.done(&topic, host, epoch));
             }
             Answer::Put(topic, _, Why::Renewal, Ok(top)) => {
-                self.renewed(&topic, top, connection, requests);
+                self.renewed(&topic, top, connection);
             }
             Answer::Read(place, Ok(table)) => self.read_done(place, table, connection, requests),
             Answer::Put(..) | Answer::Read(..) => {}
@@ -513,18 +501,12 @@ impl<E: Engine, L: Listener> Node<E, L> {
         // The first who looks removes what the dead have left, so not all at the same time.
         let untidy = follows.filter(|(_, follow)| follow.has_dead && random() < TIDIES);
         for topic in untidy.map(|(topic, _)| topic.clone()).collect::<Vec<_>>() {
-            self.read_members(&topic, connection, requests);
+            self.read_members(&topic, connection);
         }
     }
 
     /// The broker tells how many changes the table of a topic has had.
-    fn renewed<'a>(
-        &mut self,
-        topic: &Name,
-        top: Option<Id>,
-        connection: &'a E::Connection,
-        requests: &mut Requests<'a>,
-    ) {
+    fn renewed(&mut self, topic: &Name, top: Option<Id>, connection: &E::Connection) {
         let presence = self.presence.as_ref();
         let Some(follow) = presence.and_then(|presence| presence.follows.get(topic)) else {
             return;
@@ -533,7 +515,7 @@ impl<E: Engine, L: Listener> Node<E, L> {
         let epoch = top.map(|top| top.epoch);
         self.tell_members(|members| members.stands_in(topic, epoch));
         if !is_known {
-            self.read_members(topic, connection, requests);
+            self.read_members(topic, connection);
         }
     }
 
@@ -569,12 +551,17 @@ fn put<C: Attendance>(connection: &C, batch: Batch, why: Why) -> LocalBoxFuture<
     })
 }
 
-fn read<C: Attendance>(connection: &C, place: Place) -> LocalBoxFuture<'_, Done> {
+fn read<C: Attendance>(
+    connection: &C,
+    place: Place,
+    permit: OwnedSemaphorePermit,
+) -> LocalBoxFuture<'_, Done> {
     Box::pin(async move {
         let result = match &place.0 {
             Channel::Presence(topic) => connection.members(topic).await,
             _ => Err(Failure::Refused("it is no topic's".to_owned())),
         };
+        drop(permit);
         Done::Presence(Answer::Read(place, result))
     })
 }

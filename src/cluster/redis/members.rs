@@ -4,7 +4,8 @@
 use once_cell::sync::Lazy;
 use redis::{Cmd, Script};
 
-use super::{RedisConnection, State, failure, top};
+use super::pair::Pair;
+use super::{State, failure, top};
 use crate::cluster::Channel;
 use crate::cluster::engine::{Attendance, Failure};
 use crate::cluster::members::{Batch, Table};
@@ -23,16 +24,15 @@ const PATIENCE: u64 = 15_000;
 /// Seconds after which a table expires that nobody reminds the broker of.
 const KEPT: u64 = 600;
 
-impl Attendance for RedisConnection {
+impl Attendance for Pair {
     async fn attend(&self, host: Host, is_first: bool) -> Result<Vec<Host>, Failure> {
         let mut script = ATTEND.prepare_invoke();
         script
-            .key(self.terms.names.alive())
+            .key(self.work.terms.names.alive())
             .arg(write_host(host))
             .arg(PATIENCE)
             .arg(u8::from(is_first));
-        let alive: Result<Vec<Vec<u8>>, _> =
-            script.invoke_async(&mut self.connection.clone()).await;
+        let alive: Result<Vec<Vec<u8>>, _> = self.work.run(&script).await;
         let alive = alive.map_err(|error| failure(&error))?;
         Ok(alive.iter().filter_map(|host| read_host(host)).collect())
     }
@@ -41,10 +41,10 @@ impl Attendance for RedisConnection {
         let channel = Channel::Presence(batch.topic.clone());
         let mut script = PUT.prepare_invoke();
         script
-            .key(self.terms.names.members(&channel))
+            .key(self.work.terms.names.members(&channel))
             .arg(KEPT)
-            .arg(self.terms.words.publish)
-            .arg(self.terms.names.pushed(&channel))
+            .arg(self.work.terms.words.publish)
+            .arg(self.work.terms.names.pushed(&channel))
             .arg(batch.pushed())
             .arg(write_sequence(batch.host))
             .arg(batch.sequence)
@@ -55,15 +55,18 @@ impl Attendance for RedisConnection {
         for field in &batch.delete {
             script.arg(&**field);
         }
-        let state: Result<State, _> = script.invoke_async(&mut self.connection.clone()).await;
+        let state: Result<State, _> = self.work.run(&script).await;
         state.map(top).map_err(|error| failure(&error))
     }
 
     async fn members(&self, topic: &Name) -> Result<Table, Failure> {
-        let name = self.terms.names.members(&Channel::Presence(topic.clone()));
+        let name = self
+            .work
+            .terms
+            .names
+            .members(&Channel::Presence(topic.clone()));
         let read = Cmd::hgetall(name);
-        let rows: Result<Vec<(Vec<u8>, Vec<u8>)>, _> =
-            read.query_async(&mut self.connection.clone()).await;
+        let rows: Result<Vec<(Vec<u8>, Vec<u8>)>, _> = self.work.ask(&read).await;
         let (mut state, mut members, mut hosts) = ((None, None), Vec::new(), Vec::new());
         for (field, value) in rows.map_err(|error| failure(&error))? {
             match &*field {
