@@ -70,9 +70,11 @@ fuzz: $(VENV)/.wheel $(VENV)/.fuzzers ## Look for calls that the API does not st
 	@PYTHONPATH=tests:tests/link $(BIN)/python -m fuzz $(if $(TARGET),--target $(TARGET)) \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
-# What runs in processes of its own gains nothing from these: programs, browsers, examples. Nor does Flet's hub.
-OWN_TESTS = --ignore=tests/flet --ignore=tests/test_docs.py --ignore=tests/test_console_chat.py \
-	--ignore=tests/test_same_as_flet.py --ignore=tests/link
+# What runs in processes of its own gains nothing from these: programs, browsers, examples.
+OWN_TESTS = --ignore=tests/flet --ignore=tests/test_docs.py --ignore=tests/test_console_chat.py
+# Nor do links of which only servers and processes are tried, one of each of which all threads would share.
+OWN_LINKS = $(patsubst %,--ignore=tests/link/test_%.py,\
+	conformance fault_check faults processes secured sentinel sharded)
 
 devmode: $(VENV)/.wheel ## Run the tests with every check that Python and asyncio have
 	PAGEBUS_PATIENCE=4 PYTHONMALLOC=debug PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -m pytest \
@@ -80,16 +82,21 @@ devmode: $(VENV)/.wheel ## Run the tests with every check that Python and asynci
 
 parallel: $(VENV)/.wheel $(VENV)/.parallel ## Run each test in four threads at once
 	PAGEBUS_PATIENCE=4 $(BIN)/python -m pytest --parallel-threads=4 --timeout=240 $(OWN_TESTS) \
-	  -m "not heavy" $(PYTEST_ARGS)
+	  -m "not heavy" $(or $(PYTEST_ARGS),--ignore=tests/link)
+	@# They wait for servers more than they work.
+	$(if $(PYTEST_ARGS),,PAGEBUS_PATIENCE=4 $(BIN)/python -m pytest -n 4 --parallel-threads=4 --timeout=240 \
+	  -m "not heavy" $(OWN_LINKS) tests/link)
 
 # CPython before 3.12 itself uses what it has not initialised (the digit of an int that is zero), and
-# everything that comes of it would be reported.
+# everything that comes of it would be reported. Flet's hub is not looked at, and links take a hub that
+# is so slow for one that is silent.
 memcheck: $(ENVS)/memcheck/.wheel ## Look for wrong uses of memory with valgrind, which takes half an hour
 	@tools/provide 'command -v valgrind' valgrind 'Valgrind (`valgrind` on the PATH)'
 	PAGEBUS_PATIENCE=30 PYTHONMALLOC=malloc valgrind --quiet --error-exitcode=99 --leak-check=no \
 	  --fair-sched=yes --num-callers=40 --suppressions=tools/valgrind.supp \
 	  $$($(ENVS)/memcheck/bin/python -c 'import sys; print("--undef-value-errors=no" * (sys.version_info < (3, 12)))') \
-	  $(ENVS)/memcheck/bin/python -m pytest --timeout=0 $(OWN_TESTS) -m "not heavy" $(PYTEST_ARGS)
+	  $(ENVS)/memcheck/bin/python -m pytest --timeout=0 $(OWN_TESTS) \
+	  --ignore=tests/test_same_as_flet.py --ignore=tests/link -m "not heavy" $(PYTEST_ARGS)
 
 bench: $(VENV)/.wheel $(VENV)/.benchers $(ENVS)/uncounted/.wheel ## Measure what messages cost, and write docs/benchmarks.md
 	@tools/provide 'command -v valgrind' valgrind \

@@ -32,6 +32,10 @@ OF_THE_PROCESS = {
     "monkeypatch": "what is patched is patched for the whole process",
     "_ctrl_c": "there is one handler of a signal",
     "impolite_threads": "there is one switch interval",
+    "broker": "what fails has several servers",
+    "cluster": "a cluster has several servers",
+    "watched": "a master, its replica and its sentinels are several servers",
+    "process": "it is about other processes",
 }
 """Fixtures that belong to the process, and why two threads cannot use them at once."""
 

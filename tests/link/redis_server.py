@@ -127,6 +127,7 @@ class RedisServer(Server):
         program = program or REDIS
         assert program is not None
         directory.mkdir(exist_ok=True)
+        self.directory = directory
         port = port or free_port()
         public_port = None
         if certificate is not None:

@@ -3,23 +3,24 @@
 import random
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from link_tools import Linked, Log, until
 from redis_server import RedisServer
 
 import pagebus
+import parallel
 from fuzz.link import CHANNEL, Target
 
 pytestmark = pytest.mark.link
 
 
 @pytest.fixture
-def target(redis: RedisServer) -> Iterator[Target]:
-    made = Target(redis.port)
-    yield made
-    made.close()
+def target(request: pytest.FixtureRequest, redis: RedisServer, _servers: Any) -> Iterator[Target]:
+    yield from parallel.for_each_runner(request, lambda: closing(Target(_servers.taken.port)))
 
 
 def test_a_hub_hears_what_is_right_among_a_thousand_hostile_entries(target: Target):

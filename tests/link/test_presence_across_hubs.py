@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import os
 import random
@@ -50,12 +49,6 @@ class Room(dict[str, Any]):
         self.update(presence.joined)
 
 
-@pytest.fixture
-def sharing(linked: Linked) -> Linked:
-    """Make linked hubs that share presence."""
-    return functools.partial(linked, presence=True)
-
-
 def watch(hub: PubSubHub, topic: str = "room") -> Room:
     """Watch a topic, and return when those on other hubs are known."""
     room = Room()
@@ -81,20 +74,6 @@ def agree(hubs: list[PubSubHub], there: dict[str, Any], *rooms: Room) -> None:
         raise AssertionError([*(hub.sessions("room") for hub in hubs), *rooms, there]) from None
     for hub in hubs:
         assert hub.subscriber_count("room") == len(there)
-
-
-@pytest.fixture
-def proxies(redis: RedisServer) -> Iterator[Callable[[], Proxy]]:
-    """Make proxies before the server."""
-    made: list[Proxy] = []
-
-    def make() -> Proxy:
-        made.append(Proxy(redis.port))
-        return made[-1]
-
-    yield make
-    for proxy in made:
-        proxy.close()
 
 
 # ---- who is there ---------------------------------------------------------------------------
@@ -558,7 +537,7 @@ def test_nothing_is_left_of_a_hub_that_shares_presence(redis: RedisServer):
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["with its data", "without its data"])
 def test_a_broker_that_is_started_again_knows_everybody_again(
-    sharing: Linked, own_redis: RedisServer, tmp_path: Path, keeps: bool
+    sharing: Linked, own_redis: RedisServer, keeps: bool
 ):
     hubs = [sharing(own_redis) for _ in range(3)]
     rooms = [watch(hub) for hub in hubs]
@@ -571,7 +550,7 @@ def test_a_broker_that_is_started_again_knows_everybody_again(
     hubs[0].unsubscribe_all("0")
     hubs[1].subscribe_topic("ann", "room", ignore)
     if not keeps:
-        for written in tmp_path.glob("appendonly*"):
+        for written in own_redis.directory.glob("appendonly*"):
             shutil.rmtree(written) if written.is_dir() else written.unlink()
     own_redis.start()
     agree(hubs, {"1": {}, "2": {}, "ann": {}}, *rooms)

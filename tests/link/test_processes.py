@@ -19,7 +19,10 @@ from redis_server import RedisServer
 from delivery_modes import collect_garbage
 from pagebus import HubClosed, PubSubHub
 
-pytestmark = pytest.mark.link
+pytestmark = [
+    pytest.mark.link,
+    pytest.mark.thread_unsafe(reason="it is about other processes"),
+]
 
 # asyncio's debug mode also says what is slow, which a busy machine is.
 PREAMBLE = """

@@ -13,7 +13,10 @@ from brokers import KINDS
 from link_tools import PATIENCE, Linked, follow, until
 from redis_server import REDIS, Certificate, RedisServer
 
-pytestmark = pytest.mark.link
+pytestmark = [
+    pytest.mark.link,
+    pytest.mark.thread_unsafe(reason="it is about other processes"),
+]
 
 
 @pytest.fixture

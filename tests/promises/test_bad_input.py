@@ -429,7 +429,8 @@ def test_a_timeout_is_a_number_of_seconds(hub: PubSubHub, call: Any):
     refused(hub, ValueError, "timeout must not be negative, but is -inf", lambda: call(hub, -HUGE))
 
 
-def test_a_timeout_that_is_too_large_for_a_float_is_as_good_as_none(hub: PubSubHub):
+def test_a_timeout_that_is_too_large_for_a_float_is_as_good_as_none():
+    hub = PubSubHub()
     with hub.listen("ann", timeout=HUGE) as messages:
         messages.ready(HUGE)
         hub.send_all("hello")
