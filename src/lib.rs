@@ -22,6 +22,7 @@ mod link;
 mod lock;
 #[cfg(not(loom))]
 mod name;
+#[cfg(not(loom))]
 mod number;
 #[cfg(not(loom))]
 mod once;
